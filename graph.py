@@ -1,0 +1,263 @@
+"""Plots of the losses: the class Grapher draws a run while it trains, and `python graph.py` compares runs.
+
+Everything is drawn from the CSV files that the runs write. Losses are cross-entropies in nats per character.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+COLUMNS = "iteration", "epoch", "train_loss", "validation_loss", "seconds", "batch_loss", "penalty"
+COLORS = {"tanh": "#0072B2", "relu": "#D55E00", "stirnn": "#CC79A7", "nprnn": "#009E73"}  # Okabe, Ito: safe for all eyes
+OTHER_COLORS = "#56B4E9", "#E69F00", "#000000", "#999999"
+REFERENCE = Path(__file__).resolve().parent / "graphs"
+
+
+def read_csv(path):
+    """Return what a CSV file of a run says of itself (a dict), and its columns (a dict of lists, NaN where empty).
+
+    Raises OSError or, where it is not a whole file of ours, ValueError with the reason.
+    """
+    content = Path(path).read_text(encoding="utf-8")
+    lines = content.splitlines()
+    if not lines:
+        raise ValueError("it is empty")
+    try:
+        about = json.loads(lines[0].removeprefix("# "))
+        about["model"], about["text"], about["sha256"]
+        whole = tuple(lines[1].split(",")) == COLUMNS
+    except (ValueError, TypeError, LookupError):
+        whole = False
+    if not whole:
+        raise ValueError("it is not a file of losses that a run of this project wrote")
+    rows = []
+    for number, line in enumerate(lines[2:], start=3):
+        try:
+            rows.append([float(value) if value else math.nan for value in line.split(",")])
+        except ValueError:
+            rows.append([])
+        if len(rows[-1]) != len(COLUMNS) or (number == len(lines) and not content.endswith("\n")):
+            raise ValueError(f"line {number} is damaged or cut off")
+    return about, {name: [row[i] for row in rows] for i, name in enumerate(COLUMNS)}
+
+
+def present(xs, ys):
+    """Return the points whose y is not NaN, as two lists."""
+    points = [(x, y) for x, y in zip(xs, ys) if not math.isnan(y)]
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def other_curves(path, about):
+    """Return the latest known curves of the other models on the same text: [(model, columns)]."""
+    curves = []
+    for model in COLORS:
+        for candidate in (Path(path).parent / f"{model}.csv", REFERENCE / f"{model}.csv"):
+            try:
+                other, columns = read_csv(candidate)
+            except (OSError, ValueError):
+                continue
+            if model != about["model"] and (other["model"], other["sha256"]) == (model, about["sha256"]):
+                curves.append((model, columns))
+                break
+    return curves
+
+
+class Grapher:
+    """Draws a run's losses from its CSV file into a PNG file beside it, and into a window, as training goes on.
+
+    The window is a process of its own, which watches the same CSV file. So nothing that happens to it (closed,
+    resized, its display gone) can hold training up, and it stays open when training has ended.
+    """
+
+    def __init__(self, csv, window=False, figure=None):
+        from matplotlib.figure import Figure
+        self.csv = Path(csv)
+        self.figure = figure or Figure()
+        self.figure.set_size_inches(8, 5)
+        self.axes = self.figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)")
+        about, _ = read_csv(csv)
+        color = COLORS.get(about["model"], OTHER_COLORS[0])
+        for model, columns in other_curves(csv, about):
+            self.axes.plot(*present(columns["epoch"], columns["validation_loss"]), color=COLORS[model], alpha=0.35,
+                           linewidth=1, label=f"{model}, validation")
+        self.raw, = self.axes.plot([], [], color=color, alpha=0.25, linewidth=0.8, label="training, one batch")
+        self.train, = self.axes.plot([], [], color=color, linewidth=1.6, label="training, mean of 100")
+        self.validation, = self.axes.plot([], [], color="#222222", marker=".", linewidth=1.2, label="validation")
+        self.axes.grid(alpha=0.25)
+        self.axes.spines[["top", "right"]].set_visible(False)
+        self.axes.legend(loc="upper right", frameon=False)
+        self.due = 0.0
+        if window and (os.name == "nt" or sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
+            alone = ({"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"
+                     else {"start_new_session": True})  # Ctrl-C is for the training, not for the window
+            subprocess.Popen([sys.executable, __file__, "--watch", str(self.csv)], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, **alone)
+
+    def refresh(self):
+        """Put what the CSV file says now into the lines, which stay the same objects, and fit the axes to them."""
+        about, columns = read_csv(self.csv)
+        epochs = columns["epoch"]
+        self.raw.set_data(*present(epochs, columns["batch_loss"]))
+        self.train.set_data(*present(epochs, columns["train_loss"]))
+        self.validation.set_data(*present(epochs, columns["validation_loss"]))
+        if not epochs:
+            return
+        lines = self.train, self.validation
+        late = [y for line in lines for x, y in line.get_xydata() if x >= 0.05 * epochs[-1]]  # not the first fall
+        if late:
+            margin = 0.05 * (max(late) - min(late)) + 0.01
+            self.axes.set_ylim(min(late) - margin, max(late) + margin)
+        self.axes.set_xlim(0, max(epochs[-1], 0.1))
+        latest = [f"{name} {line.get_ydata()[-1]:.3f}" for name, line in zip(("training", "validation"), lines)
+                  if len(line.get_ydata())]
+        self.axes.set_title(f"{about['model']} on {about['text']}, epoch {epochs[-1]:.1f}: {', '.join(latest)}",
+                            fontsize=11)
+
+    def update(self):
+        """Draw, unless the last drawing was so recent that drawing would take 1% of the time or more."""
+        if time.monotonic() >= self.due:
+            self.draw()
+
+    def draw(self):
+        """Draw the PNG file now; if it can't be written, say so and go on."""
+        started = time.monotonic()
+        target = self.csv.with_suffix(".png")
+        temporary = target.with_name(target.name + ".tmp")
+        try:
+            self.refresh()
+            self.figure.savefig(temporary, format="png", dpi=100)
+            os.replace(temporary, target)
+        except (OSError, ValueError) as error:
+            print(f"\ncannot draw {target}: {error}; training goes on", file=sys.stderr)
+            temporary.unlink(missing_ok=True)
+        self.due = time.monotonic() + 120 * (time.monotonic() - started)
+
+
+def watch(csv):
+    """Show a run's losses in a window, which follows the CSV file until it is closed."""
+    import matplotlib
+    from matplotlib import pyplot
+    figure = pyplot.figure(f"{Path(csv).stem}: losses")
+    if matplotlib.get_backend().lower() == "agg":
+        sys.exit("No window: Python has no tkinter (Debian, Ubuntu: apt install python3-tk). The plot is in "
+                 f"{Path(csv).with_suffix('.png')}")
+    if os.name == "posix":
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a vanishing display has to say belongs in no training log
+    grapher = Grapher(csv, figure=figure)
+    seen = 0
+
+    def follow():
+        nonlocal seen
+        try:
+            changed = os.stat(csv).st_mtime_ns
+            if changed != seen and time.monotonic() >= grapher.due:
+                started = time.monotonic()
+                grapher.refresh()
+                figure.canvas.draw()
+                seen, grapher.due = changed, time.monotonic() + 120 * (time.monotonic() - started)
+        except (OSError, ValueError):
+            pass  # the folder is gone, or the file is on its way: the window shows what it has
+
+    timer = figure.canvas.new_timer(interval=500)
+    timer.add_callback(follow)
+    timer.start()
+    follow()
+    pyplot.show()
+
+
+def summary(about, columns):
+    """Return a run's figures as the words of a row of the table."""
+    _, validation = present(columns["epoch"], columns["validation_loss"])
+    seconds, characters = columns["seconds"][-1], columns["iteration"][-1] * about["batch_size"] * about["seq_size"]
+    return [f"{columns['epoch'][-1]:.1f}", f"{columns['train_loss'][-1]:.3f}", f"{validation[-1]:.3f}",
+            f"{min(validation):.3f}", f"{math.exp(validation[-1]):.2f}", f"{validation[-1] / math.log(2):.3f}",
+            f"{seconds / 60:.1f}", f"{characters / seconds:,.0f}" if seconds else "-"]
+
+
+def find_curves(out):
+    """Return the CSV files to compare: the user's own runs, and where a model has none, the project's reference."""
+    own = {model: out / f"{model}.csv" for model in COLORS if (out / f"{model}.csv").exists()}
+    return [own.get(model, REFERENCE / f"{model}.csv") for model in COLORS
+            if model in own or (REFERENCE / f"{model}.csv").exists()]
+
+
+def compare(files, out):
+    """Draw train_all.png and val_all.png of the runs in the files, and print their table; return the exit status."""
+    from matplotlib.figure import Figure
+    own = bool(files)
+    curves, status = [], 0
+    for path in files or find_curves(out):
+        try:
+            about, columns = read_csv(path)
+            if not present(columns["epoch"], columns["validation_loss"])[0]:
+                raise ValueError("it has no losses yet")
+            curves.append((Path(path), about, columns))
+        except (OSError, ValueError) as error:
+            print(f"{path} is left out: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+            status = 2
+    texts = {about["sha256"] for path, about, _ in curves if own or path.parent.resolve() != REFERENCE}
+    if texts and not own:
+        for path, about, _ in curves:
+            if about["sha256"] not in texts:
+                print(f"{path} is left out: it is of another text ({about['text']})")
+        curves = [curve for curve in curves if curve[1]["sha256"] in texts]
+    if not curves:
+        print("There is nothing to draw: train a network first (python relu.py)", file=sys.stderr)
+        return 2
+    if len(texts) > 1:
+        print("These runs are of different texts; their losses can't be compared with each other:")
+    models = [about["model"] for _, about, _ in curves]
+    labels = [about["model"] if models.count(about["model"]) == 1 else f"{path.parent.name}/{path.stem}"
+              for path, about, _ in curves]
+    if len(texts) > 1:
+        labels = [f"{label} ({about['text']})" for label, (_, about, _) in zip(labels, curves)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for column, name, title in (("train_loss", "train_all.png", "Training loss (with dropout, mean of 100 updates)"),
+                                    ("validation_loss", "val_all.png", "Validation loss")):
+            figure = Figure((8, 5))
+            axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)", title=title)
+            spare, late = list(OTHER_COLORS), []
+            for label, (_, about, columns) in zip(labels, curves):
+                color = COLORS.get(about["model"]) if models.count(about["model"]) == 1 else None
+                xs, ys = present(columns["epoch"], columns[column])
+                axes.plot(xs, ys, label=label, linewidth=1.4, color=color or spare.pop(0) if spare else None)
+                late += [y for x, y in zip(xs, ys) if x >= min(1, 0.05 * xs[-1])] if xs else []
+            if late:
+                margin = 0.03 * (max(late) - min(late)) + 0.01
+                axes.set_ylim(min(late) - margin, max(late) + margin)
+            axes.set_xlim(left=0)
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False)
+            figure.savefig(out / name, dpi=120)
+    except OSError as error:
+        print(f"cannot write to {out}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    header = ["model", "epochs", "train", "validation", "best", "perplexity", "bits/char", "minutes", "char/s", "from"]
+    table = [header] + [[label, *summary(about, columns), str(path)]
+                        for label, (path, about, columns) in zip(labels, curves)]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for row in table:
+        print("  ".join(word.ljust(width) if i in (0, 9) else word.rjust(width)
+                        for i, (word, width) in enumerate(zip(row, widths))).rstrip())
+    print(f"Drawn: {out / 'train_all.png'}, {out / 'val_all.png'}")
+    return status
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Compare runs: draw their losses and print a table.")
+    parser.add_argument("files", nargs="*", metavar="CSV", type=Path,
+                        help="losses of runs (default: those in DIR, and graphs/ for models that have not been run)")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder to draw into (default runs)")
+    parser.add_argument("--watch", metavar="CSV", help="show one run in a window that follows it")
+    arguments = parser.parse_args()
+    if arguments.watch:
+        watch(arguments.watch)
+    else:
+        sys.exit(compare(arguments.files, arguments.out))
