@@ -6,9 +6,9 @@ For layers d = 0 ... D-1 and steps t = 1 ... T, with x[0] the one-hot characters
     x[d+1](t) = dropout(h[d](t))
     p(t)      = softmax(x[D](t) Why + by)
 
-The recurrent matrices start normalised and positive definite (Talathi, Vartak 2016, arXiv 1511.03771): with R of N(0, 1)
-entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). Along its first eigenvector a state is handed on unchanged,
-along all others it fades, and nothing can grow.
+The recurrent matrices start normalised and positive definite (Talathi, Vartak 2016, arXiv 1511.03771): with R of
+N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). Along its first eigenvector a state is handed on
+unchanged, along all others it fades, and nothing can grow.
 """
 
 from types import SimpleNamespace

@@ -38,7 +38,7 @@ stop_signal = None  # the signal that asked for the end of training
 def fail(message, status=2):
     """End the program with one line on standard error."""
     end_progress_line()
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -106,7 +106,7 @@ def streams(text, count):
     return text[position], np.where(inside, text[position + 1].astype(np.intp), -1)
 
 
-def download_shakespeare(folder=DATA):
+def download_shakespeare(folder):
     """Download tinyshakespeare and write its training and validation text; raises OSError, leaves no part of a file."""
     say(f"Downloading tinyshakespeare (1.1 MB) from {SHAKESPEARE}")
     try:
@@ -133,7 +133,7 @@ def default_texts():
     paths = DATA / "shakespear_train.txt", DATA / "shakespear_val.txt"
     if not all(path.exists() for path in paths):
         try:
-            download_shakespeare()
+            download_shakespeare(DATA)
         except OSError as error:
             say(f"Shakespeare could not be had: {reason(error)}. "
                 "Training on the play that comes with the project, data/play.txt.")
@@ -172,7 +172,7 @@ def load_text(options):
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 threads = min(2, CORES)
-pool = ThreadPoolExecutor(1)
+pool = ThreadPoolExecutor(1, initializer=np.seterr, initargs=("ignore",))  # errstate() holds in its own thread only
 
 
 def product(a, b):
@@ -244,6 +244,8 @@ def parse_options(description, defaults, words=None):
     add("temperature", positive, "T", "with --sample: below 1 safer, above 1 bolder")
     add("prime", str, "TEXT", "with --sample: text to go on from")
     given = vars(parser.parse_args(words))
+    if [] in given.values():  # what Python before 3.13 makes of --prime=--
+        fail("-- cannot be an option's value")
     if "sample" not in given and {"prime", "temperature"} & given.keys():
         given["sample"] = 500
     return argparse.Namespace(**{**defaults, **given}, given=given)
@@ -259,6 +261,8 @@ def main(model, description, defaults, train, sample):
         if options.sample is not None:
             print_sample(model, options, sample)
         else:
+            if options.quiet:
+                sys.stdout = open(os.devnull, "w", errors="replace")
             with np.errstate(all="ignore"):  # log() tells when the loss is no longer finite, once
                 train(options)
     except MemoryError:
@@ -277,6 +281,8 @@ def print_sample(model, options, sample):
     say(prime, end="")
     for character in sample(run.weights, run.vocabulary, options.sample, options.temperature, rng, prime):
         say(character, end="")
+        if stop_signal:  # nobody reads any more
+            return
     say()
 
 
@@ -293,7 +299,7 @@ def reason(error):
 
 def write_file(path, write, durable=False):
     """Replace a file as a whole by what write(file) writes, or leave it as it was; raises OSError."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # one of our own: two programs may be writing the file
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(temporary, "wb") as file:
@@ -408,8 +414,6 @@ def save(run):
 def load_checkpoint(path, model):
     """Return a saved run as a namespace of its settings, vocabulary, weights (dict of arrays), ...; nothing in the
     file is executed. Ends the program if it is not a whole checkpoint of that model."""
-    if not path.exists():
-        fail(f"there is no saved network {path}; train one first: python {model}.py")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -431,6 +435,8 @@ def load_checkpoint(path, model):
                 raise ValueError(f"{name} has a number that is not finite")
         run.dropout_rng, run.sample_rng = np.random.default_rng(), np.random.default_rng()
         run.dropout_rng.bit_generator.state, run.sample_rng.bit_generator.state = run.rngs
+    except (FileNotFoundError, NotADirectoryError):
+        fail(f"there is no saved network {path}; train one first: python {model}.py")
     except Exception as error:  # a damaged file can fail in any layer: zip, deflate, array header, JSON, our own keys
         fail(f"{path} is no checkpoint to go on from: {' '.join(str(error).split()) or type(error).__name__}")
     run.states = arrays.pop("states")
@@ -474,7 +480,7 @@ def say(text="", end="\n"):
     try:
         print(text, end=end, flush=True)
     except OSError:
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w", errors="replace")
         stop_signal = stop_signal or 13  # SIGPIPE, which Windows has no name for
 
 

@@ -1,0 +1,285 @@
+"""Text on its way to the network: files, characters, indices, batches; the download and the play that stands in for it."""
+
+import argparse
+import collections
+import hashlib
+import http.server
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import tracemalloc
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import util
+
+ROOT = Path(util.__file__).resolve().parent
+PLAY = (ROOT / "data" / "play.txt").read_bytes()
+
+awkward = st.sampled_from("\0\n\r\t\x0b\x0c\x1a\x1c\x85\u2028\u2029\ufeff\uffff\U0010ffff")
+texts = st.text(st.one_of(st.characters(codec="utf-8"), awkward), max_size=60)
+modest = settings(max_examples=60, deadline=None)
+
+
+# Characters and indices ------------------------------------------------------------------------------------------
+
+@modest
+@given(texts, texts)
+def test_decode_gives_back_the_text_that_encode_was_given(text, more):
+    characters = util.vocabulary(text, more)
+    indices = util.encode(text, characters)
+    assert indices.shape == (len(text),) and indices.dtype.kind == "u"
+    assert util.decode(indices, characters) == text
+
+
+@modest
+@given(texts, texts)
+def test_the_vocabulary_is_each_character_of_all_texts_once_and_sorted(one, other):
+    assert list(util.vocabulary(one, other)) == sorted(set(one + other))
+
+
+@pytest.mark.parametrize("size, dtype", [(1, np.uint8), (256, np.uint8), (257, np.uint16), (65537, np.uint32)])
+def test_indices_take_the_smallest_type_that_holds_them(size, dtype):
+    characters = "".join(map(chr, [*range(0xd800), *range(0xe000, 0xe000 + 65537)][:size]))
+    indices = util.encode(characters[::-1], characters)
+    assert indices.dtype == dtype and np.array_equal(indices, np.arange(size)[::-1])
+
+
+def test_megabytes_of_text_are_encoded_into_one_byte_per_character_with_little_room_beside_them():
+    text = "To be, or not: 'tis\n" * 400_000
+    characters = util.vocabulary(text)
+    tracemalloc.start()
+    try:
+        indices = util.encode(text, characters)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert indices.dtype == np.uint8 and indices.shape == (len(text),)
+    assert peak < 3 * len(text)  # a list of integers alone would take 8 bytes per character, all UTF-32 at once 4
+    assert util.decode(indices[:40], characters) == text[:40]
+    assert np.array_equal(indices.reshape(-1, 20), np.broadcast_to(indices[:20], (400_000, 20)))
+
+
+@modest
+@given(st.lists(st.integers(0, 6), max_size=24), st.sampled_from([np.float32, np.float64]))
+def test_one_hot_has_a_single_1_at_each_index(indices, dtype):
+    indices = np.array(indices, np.uint8).reshape(-1, 2 - len(indices) % 2)
+    vectors = util.one_hot(indices, 7, dtype)
+    assert vectors.shape == (*indices.shape, 7) and vectors.dtype == dtype
+    assert np.array_equal(vectors.argmax(axis=-1), indices)
+    assert (vectors.sum(axis=-1) == 1).all() and ((vectors == 0) | (vectors == 1)).all()
+
+
+# Files -----------------------------------------------------------------------------------------------------------
+
+@modest
+@given(texts, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_a_file_is_read_without_its_byte_order_mark_and_with_every_newline_as_one_character(text, newline, mark):
+    content = "x" + text.replace("\n", newline)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.txt"
+        path.write_bytes(b"\xef\xbb\xbf" * mark + content.encode())
+        assert util.read_text(path) == content.replace("\r\n", "\n").replace("\r", "\n")
+
+
+# Batches and streams ---------------------------------------------------------------------------------------------
+
+sizes = st.tuples(st.integers(1, 7), st.integers(1, 9))
+
+
+@modest
+@given(sizes, st.integers(0, 200), st.integers(0, 10))
+def test_targets_are_the_inputs_one_step_later(size, more, number):
+    B, T = size
+    text = np.random.default_rng(more).integers(0, 50, B * T + 1 + more).astype(np.uint8)
+    inputs, targets = util.batch(text, number % ((len(text) - 1) // B // T), B, T)
+    assert inputs.shape == targets.shape == (T, B) and inputs.dtype == targets.dtype == text.dtype
+    assert np.array_equal(inputs[1:], targets[:-1])
+
+
+@modest
+@given(sizes, st.integers(0, 200))
+def test_an_epoch_reads_each_of_the_equal_stretches_in_order_without_gap_or_overlap(size, more):
+    B, T = size
+    text = np.arange(B * T + 1 + more)  # each character tells its place
+    stretch = (len(text) - 1) // B
+    batches = [util.batch(text, number, B, T) for number in range(stretch // T)]
+    inputs, targets = (np.concatenate(parts) for parts in zip(*batches))
+    steps = np.arange(stretch // T * T)[:, None]
+    assert np.array_equal(inputs, steps + np.arange(B) * stretch)
+    assert np.array_equal(targets, inputs + 1)
+    assert stretch - len(inputs) < T  # what is left of a stretch is less than one more batch
+
+
+@modest
+@given(st.integers(2, 300), st.integers(1, 20))
+def test_streams_make_each_character_but_the_first_a_target_once_with_the_one_before_as_its_input(length, count):
+    text = np.arange(length, dtype=np.uint16)
+    inputs, targets = util.streams(text, count)
+    assert inputs.shape == targets.shape == (-(-(length - 1) // count), count)
+    inside = targets >= 0
+    assert np.array_equal(np.sort(targets[inside]), np.arange(1, length))
+    assert np.array_equal(inputs[inside], targets[inside] - 1)
+    assert (np.diff(targets, axis=0)[inside[1:]] == 1).all()  # each stream is contiguous,
+    assert (inside[:-1] | ~inside[1:]).all()  # and where it has run out of text it stays so
+
+
+# Download --------------------------------------------------------------------------------------------------------
+
+SERVED = "".join(f"{number}: a line of a play that nobody wrote\n" for number in range(12_000)).encode()
+FILES = "shakespear_train.txt", "shakespear_val.txt"
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A folder for the data, empty but for the play."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "play.txt").write_bytes(PLAY)
+    monkeypatch.setattr(util, "DATA", folder)
+    monkeypatch.setattr(util, "SHAKESPEARE_SHA256", hashlib.sha256(SERVED).hexdigest())
+    for name in "no_proxy", "NO_PROXY":
+        monkeypatch.setenv(name, "*")
+    return folder
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server whose next answers can be set: status, content, announced length; it counts the requests."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.requests += 1
+            if server.meeting:
+                server.meeting.wait(20)
+            self.send_response(server.status)
+            self.send_header("Content-Length", str(server.length or len(server.content)))
+            self.end_headers()
+            self.wfile.write(server.content)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.status, server.content, server.length, server.meeting = 0, 200, SERVED, None, None
+    monkeypatch.setattr(util, "SHAKESPEARE", f"http://127.0.0.1:{server.server_port}/input.txt")
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def assert_fallen_back(data, capsys, why):
+    """Ask for the default texts; assert that they are the play, that one line says why, and that no file is left."""
+    assert util.default_texts() == (data / "play.txt", None)
+    _, line = capsys.readouterr().out.splitlines()
+    assert re.search(why, line) and "data/play.txt" in line
+    assert [path.name for path in data.iterdir()] == ["play.txt"]
+
+
+def test_a_download_is_split_into_training_and_validation_text_as_in_the_original(data, server, capsys):
+    assert util.default_texts() == tuple(data / name for name in FILES)
+    train, validation = ((data / name).read_bytes() for name in FILES)
+    assert validation == SERVED[398254:488961] and train == SERVED[:398254] + SERVED[488961:]
+    assert sorted(path.name for path in data.iterdir()) == ["play.txt", *FILES]
+    assert capsys.readouterr().out.count("\n") == 1 and server.requests == 1
+
+
+def test_nothing_is_downloaded_when_both_files_are_there(data, server, capsys):
+    for name in FILES:
+        (data / name).write_text("my own text")
+    assert util.default_texts() == tuple(data / name for name in FILES)
+    assert server.requests == 0 and capsys.readouterr().out == ""
+    assert all((data / name).read_text() == "my own text" for name in FILES)
+
+
+def test_a_validation_text_of_ones_own_goes_with_the_downloaded_training_text(data, server):
+    own = data / "own.txt"
+    own.write_text("nobody")
+    options = argparse.Namespace(train=None, val=own, batch_size=10, seq_size=10)
+    text = util.load_text(options)
+    assert text.name == FILES[0] and util.decode(text.validation, text.vocabulary) == "nobody"
+
+
+@pytest.mark.parametrize("answer, why", [
+    (dict(content=SERVED.replace(b"nobody", b"no one")), "SHA-256"),
+    (dict(content=b""), "SHA-256"),
+    (dict(content=SERVED[:5000], length=len(SERVED)), "broke off"),
+    (dict(status=404), "Not Found"),
+    (dict(status=500), "Internal Server Error"),
+], ids=["wrong text", "empty", "cut", "404", "500"])
+def test_a_bad_answer_leaves_no_file_and_the_play_stands_in(data, server, capsys, answer, why):
+    vars(server).update(answer)
+    assert_fallen_back(data, capsys, why)
+
+
+def test_a_refused_connection_leaves_no_file_and_the_play_stands_in(data, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setattr(util, "SHAKESPEARE", f"http://127.0.0.1:{port}/input.txt")
+    assert_fallen_back(data, capsys, "refused")
+
+
+def test_a_server_that_never_answers_is_waited_for_a_few_seconds_and_the_play_stands_in(data, monkeypatch, capsys):
+    timeouts, urlopen = [], urllib.request.urlopen
+
+    def impatient(url, timeout):
+        timeouts.append(timeout)
+        return urlopen(url, timeout=0.2)
+    monkeypatch.setattr(urllib.request, "urlopen", impatient)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(util, "SHAKESPEARE", f"http://127.0.0.1:{silent.getsockname()[1]}/input.txt")
+        assert_fallen_back(data, capsys, "timed out")
+    assert 1 <= timeouts[0] <= 30
+
+
+@pytest.mark.parametrize("validation", [slice(0, 100), slice(100, len(SERVED))], ids=["first file", "second file"])
+def test_a_disk_that_gets_full_leaves_no_file_and_the_play_stands_in(data, server, monkeypatch, capsys, validation):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(util, "VALIDATION", validation)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        assert_fallen_back(data, capsys, "too large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_four_programs_that_download_at_the_same_time_do_not_get_in_each_others_way(data, server):
+    code = ("import sys, pathlib, util; util.SHAKESPEARE, util.SHAKESPEARE_SHA256, util.DATA = "
+            "*sys.argv[1:3], pathlib.Path(sys.argv[3]); print([path.read_bytes()[:2] for path in util.default_texts()])")
+    words = [sys.executable, "-c", code, util.SHAKESPEARE, util.SHAKESPEARE_SHA256, str(data)]
+    server.meeting = threading.Barrier(4)  # both are answered in the same instant
+    programs = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    ends = [program.communicate(timeout=60)[0].splitlines()[1:] for program in programs]
+    assert ends == [[str([SERVED[:2], SERVED[398254:398256]])]] * 4
+    assert sorted(os.listdir(data)) == ["play.txt", *FILES]
+
+
+# The play --------------------------------------------------------------------------------------------------------
+
+def test_the_play_is_long_enough_and_plain_ascii():
+    assert len(PLAY) >= 80_000 and PLAY.isascii() and b"\r" not in PLAY and b"\t" not in PLAY
+
+
+def test_the_play_has_tinyshakespeares_format_and_a_cast_of_a_dozen_or_more():
+    speeches = [speech.split("\n") for speech in PLAY.decode().rstrip("\n").split("\n\n")]
+    cast = collections.Counter(speaker for speaker, *_ in speeches)
+    assert all(re.fullmatch(r"[A-Z][A-Za-z' ]*:", speaker) for speaker in cast)
+    assert all(lines and all(lines) for _, *lines in speeches)
+    assert sum(count >= 5 for count in cast.values()) >= 12
+
+
+def test_hardly_a_line_of_the_play_comes_twice():
+    lines = [line for speech in PLAY.decode().rstrip("\n").split("\n\n") for line in speech.split("\n")[1:]]
+    assert len(lines) - len(set(lines)) < 0.01 * len(lines)
