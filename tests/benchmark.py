@@ -223,7 +223,7 @@ def from_file(task):
     """Updates of relu.py on a text file; the task takes note of the seconds and the memory that it takes to load."""
     import resource
     started = time.perf_counter()
-    text = util.load_text(SimpleNamespace(train=task.path, val=None, batch_size=task.batch_size, seq_size=task.seq_size))
+    text = util.load_text(SimpleNamespace(**vars(task), train=task.path, val=None))
     task.seconds, task.memory = time.perf_counter() - started, megabytes(resource.getrusage(resource.RUSAGE_SELF))
     return script(task, text.train)
 
@@ -256,7 +256,8 @@ def work(task):
         cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
         time.sleep(REST)
         rested = time.process_time(), time.perf_counter()
-        print(json.dumps({"ms": clock / int(line) * 1e3, "cores": cpu / clock, "idle": idle, "loss": loss}), file=answers)
+        result = {"ms": clock / int(line) * 1e3, "cores": cpu / clock, "idle": idle, "loss": loss}
+        print(json.dumps(result), file=answers)
 
 
 def start(stack, options, kind, threads, updates=UPDATES, **more):
@@ -302,13 +303,15 @@ def compare(options, kinds, hidden_sizes, peers):
         take_turns([*workers, *limits], options.rounds)
     limits = {worker.threads: 2 * LIMIT_SIZE**3 / worker.ms / 1e6 for worker in limits}  # GFLOP/s
     best = {peer: min(worker.ms for worker in workers if worker.kind == peer) for peer in peers}
-    rows = ["contender hidden threads median min max char/s GFLOP GFLOP/s limit cores".split() + [f"vs {p}" for p in peers]]
+    header = "contender hidden threads median min max char/s GFLOP GFLOP/s limit cores".split()
+    rows = [header + [f"vs {peer}" for peer in peers]]
     for worker in workers:
-        work, char = operations(worker) / 1e9, options.batch_size * options.seq_size
+        work, characters = operations(worker) / 1e9, options.batch_size * options.seq_size
         rate = work / worker.ms * 1e3
         times = [f"{ms:.1f}" for ms in (worker.ms, min(worker.times), max(worker.times))]
-        rows.append([worker.kind, str(worker.hidden_size), str(worker.threads), *times, f"{char / worker.ms * 1e3:,.0f}",
-                     f"{work:.2f}", f"{rate:.1f}", f"{rate / limits[worker.threads]:.0%}", f"{worker.cores:.2f}",
+        rows.append([worker.kind, str(worker.hidden_size), str(worker.threads), *times,
+                     f"{characters / worker.ms * 1e3:,.0f}", f"{work:.2f}", f"{rate:.1f}",
+                     f"{rate / limits[worker.threads]:.0%}", f"{worker.cores:.2f}",
                      *(f"{best[peer] / worker.ms:.2f}x" for peer in peers)])
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
@@ -341,7 +344,8 @@ def memory_and_start(options):
         firsts, memories = zip(*(real_run(options, f"{folder}/run{number}") for number in range(3)))
         print(f"relu.py, 1 epoch of data/play.txt: peak memory {max(memories):.0f} MB; "
               f"{median(firsts):.2f} s from start to first update (median of 3 runs)")
-        workers = [start(stack, options, "validation", util.threads, 1), start(stack, options, "sampling", util.threads, 500)]
+        workers = [start(stack, options, kind, util.threads, times)
+                   for kind, times in (("validation", 1), ("sampling", 500))]
         characters, rng = np.array([10, *range(32, 31 + V)], np.uint8), np.random.default_rng(6)
         for size in (1, options.text_size) if options.text_size else ():
             with open(f"{folder}/{size}", "wb") as file:
@@ -358,12 +362,13 @@ def memory_and_start(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hidden-size", type=int, default=256, help="units per layer (default 256)")
-    parser.add_argument("--batch-size", type=int, default=10, help="sequences side by side (default 10)")
-    parser.add_argument("--seq-size", type=int, default=100, help="steps per update (default 100)")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each contender (default 15)")
+    parser.add_argument("--hidden-size", type=int, metavar="N", default=256, help="units per layer (default 256)")
+    parser.add_argument("--batch-size", type=int, metavar="N", default=10, help="sequences side by side (default 10)")
+    parser.add_argument("--seq-size", type=int, metavar="N", default=100, help="steps per update (default 100)")
+    parser.add_argument("--rounds", type=int, metavar="N", default=15, help="turns of each contender (default 15)")
     parser.add_argument("--growth", action="store_true", help="also relu.py with 128, 256, 512 and 1024 units")
-    parser.add_argument("--text-size", type=int, default=100, help="MB of text beside one of 1 MB (default 100; 0: none)")
+    parser.add_argument("--text-size", type=int, default=100, metavar="MB",
+                        help="text to load beside one of 1 MB (default 100; 0: neither)")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
