@@ -4,6 +4,7 @@ Everything is drawn from the CSV files that the runs write. Losses are cross-ent
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 COLUMNS = "iteration", "epoch", "train_loss", "validation_loss", "seconds", "batch_loss", "penalty"
-COLORS = {"tanh": "#0072B2", "relu": "#D55E00", "stirnn": "#CC79A7", "nprnn": "#009E73"}  # Okabe, Ito: safe for all eyes
+COLORS = {"tanh": "#0072B2", "relu": "#D55E00", "stirnn": "#CC79A7", "nprnn": "#009E73"}  # Okabe, Ito: for all eyes
 OTHER_COLORS = "#56B4E9", "#E69F00", "#000000", "#999999"
 REFERENCE = Path(__file__).resolve().parent / "graphs"
 
@@ -52,6 +53,15 @@ def present(xs, ys):
     return [x for x, _ in points], [y for _, y in points]
 
 
+def fit_losses(axes, late):
+    """Fit the axis of losses to the late ones, so that the first steep fall does not flatten all the rest."""
+    if late:
+        margin = 0.04 * (max(late) - min(late)) + 0.01
+        axes.set_ylim(min(late) - margin, max(late) + margin)
+    axes.grid(True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def other_curves(path, about):
     """Return the latest known curves of the other models on the same text: [(model, columns)]."""
     curves = []
@@ -80,7 +90,10 @@ class Grapher:
         self.figure = figure or Figure()
         self.figure.set_size_inches(8, 5)
         self.axes = self.figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)")
-        about, _ = read_csv(csv)
+        try:
+            about, _ = read_csv(csv)
+        except (OSError, ValueError):  # the disk is full, say: draw() will tell
+            about = {"model": self.csv.stem, "sha256": None}
         color = COLORS.get(about["model"], OTHER_COLORS[0])
         for model, columns in other_curves(csv, about):
             self.axes.plot(*present(columns["epoch"], columns["validation_loss"]), color=COLORS[model], alpha=0.35,
@@ -88,11 +101,9 @@ class Grapher:
         self.raw, = self.axes.plot([], [], color=color, alpha=0.25, linewidth=0.8, label="training, one batch")
         self.train, = self.axes.plot([], [], color=color, linewidth=1.6, label="training, mean of 100")
         self.validation, = self.axes.plot([], [], color="#222222", marker=".", linewidth=1.2, label="validation")
-        self.axes.grid(alpha=0.25)
-        self.axes.spines[["top", "right"]].set_visible(False)
         self.axes.legend(loc="upper right", frameon=False)
         self.due = 0.0
-        if window and (os.name == "nt" or sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
+        if window and (sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
             alone = ({"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"
                      else {"start_new_session": True})  # Ctrl-C is for the training, not for the window
             subprocess.Popen([sys.executable, __file__, "--watch", str(self.csv)], stdin=subprocess.DEVNULL,
@@ -108,10 +119,7 @@ class Grapher:
         if not epochs:
             return
         lines = self.train, self.validation
-        late = [y for line in lines for x, y in line.get_xydata() if x >= 0.05 * epochs[-1]]  # not the first fall
-        if late:
-            margin = 0.05 * (max(late) - min(late)) + 0.01
-            self.axes.set_ylim(min(late) - margin, max(late) + margin)
+        fit_losses(self.axes, [y for line in lines for x, y in line.get_xydata() if x >= 0.05 * epochs[-1]])
         self.axes.set_xlim(0, max(epochs[-1], 0.1))
         latest = [f"{name} {line.get_ydata()[-1]:.3f}" for name, line in zip(("training", "validation"), lines)
                   if len(line.get_ydata())]
@@ -170,91 +178,97 @@ def watch(csv):
     pyplot.show()
 
 
-def summary(about, columns):
-    """Return a run's figures as the words of a row of the table."""
-    _, validation = present(columns["epoch"], columns["validation_loss"])
-    seconds, characters = columns["seconds"][-1], columns["iteration"][-1] * about["batch_size"] * about["seq_size"]
-    return [f"{columns['epoch'][-1]:.1f}", f"{columns['train_loss'][-1]:.3f}", f"{validation[-1]:.3f}",
-            f"{min(validation):.3f}", f"{math.exp(validation[-1]):.2f}", f"{validation[-1] / math.log(2):.3f}",
-            f"{seconds / 60:.1f}", f"{characters / seconds:,.0f}" if seconds else "-"]
-
-
-def find_curves(out):
+def find_files(out):
     """Return the CSV files to compare: the user's own runs, and where a model has none, the project's reference."""
-    own = {model: out / f"{model}.csv" for model in COLORS if (out / f"{model}.csv").exists()}
-    return [own.get(model, REFERENCE / f"{model}.csv") for model in COLORS
-            if model in own or (REFERENCE / f"{model}.csv").exists()]
+    candidates = [(out / f"{model}.csv", REFERENCE / f"{model}.csv") for model in COLORS]
+    return [own if own.exists() else reference for own, reference in candidates if own.exists() or reference.exists()]
 
 
-def compare(files, out):
-    """Draw train_all.png and val_all.png of the runs in the files, and print their table; return the exit status."""
-    from matplotlib.figure import Figure
-    own = bool(files)
-    curves, status = [], 0
-    for path in files or find_curves(out):
+def read_curves(files):
+    """Return the runs in files that can be drawn, as (path, about, columns), and whether all could."""
+    curves = []
+    for path in files:
         try:
             about, columns = read_csv(path)
             if not present(columns["epoch"], columns["validation_loss"])[0]:
                 raise ValueError("it has no losses yet")
-            curves.append((Path(path), about, columns))
+            curves.append((path, about, columns))
         except (OSError, ValueError) as error:
             print(f"{path} is left out: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
-            status = 2
-    texts = {about["sha256"] for path, about, _ in curves if own or path.parent.resolve() != REFERENCE}
-    if texts and not own:
-        for path, about, _ in curves:
-            if about["sha256"] not in texts:
-                print(f"{path} is left out: it is of another text ({about['text']})")
-        curves = [curve for curve in curves if curve[1]["sha256"] in texts]
+    return curves, len(curves) == len(files)
+
+
+def draw_curves(path, title, column, labels, curves):
+    """Draw one column of all runs into a PNG file."""
+    from matplotlib.figure import Figure
+    figure = Figure((8, 5))
+    axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)", title=title)
+    models, spare, late = [about["model"] for _, about, _ in curves], itertools.cycle(OTHER_COLORS), []
+    for label, (_, about, columns) in zip(labels, curves):
+        known = about["model"] in COLORS and models.count(about["model"]) == 1
+        xs, ys = present(columns["epoch"], columns[column])
+        axes.plot(xs, ys, label=label, linewidth=1.4, color=COLORS[about["model"]] if known else next(spare))
+        late += [y for x, y in zip(xs, ys) if x >= min(1, 0.05 * xs[-1])]
+    fit_losses(axes, late)
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def print_table(labels, curves):
+    """Print the runs' figures: losses in nats per character, perplexity and bits of the final validation loss."""
+    table = [["model", "epochs", "train", "validation", "best", "perplexity", "bits/char", "minutes", "char/s", "from"]]
+    for label, (path, about, columns) in zip(labels, curves):
+        _, losses = present(columns["epoch"], columns["validation_loss"])
+        _, train_losses = present(columns["epoch"], columns["train_loss"])
+        seconds, characters = columns["seconds"][-1], columns["iteration"][-1] * about["batch_size"] * about["seq_size"]
+        table.append([label, f"{columns['epoch'][-1]:.1f}", f"{train_losses[-1]:.3f}" if train_losses else "-",
+                      f"{losses[-1]:.3f}", f"{min(losses):.3f}", f"{math.exp(min(losses[-1], 700)):.4g}",
+                      f"{losses[-1] / math.log(2):.3f}", f"{seconds / 60:.1f}",
+                      f"{characters / seconds:,.0f}" if seconds else "-", str(path)])
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for row in table:
+        words = [word.ljust(width) if title in ("model", "from") else word.rjust(width)
+                 for title, word, width in zip(table[0], row, widths)]
+        print("  ".join(words).rstrip())
+
+
+def compare(files, out):
+    """Draw train_all.png and val_all.png of the runs in files into a folder, print their table; return exit status."""
+    curves, whole = read_curves(files or find_files(out))
+    if not files:  # references are there to be compared with own runs, not to be mixed with those of another text
+        own = {about["sha256"] for path, about, _ in curves if path.parent != REFERENCE}
+        for path, about, _ in [curve for curve in curves if own and curve[1]["sha256"] not in own]:
+            print(f"{path} is left out: it is of another text, {about['text']}")
+        curves = [curve for curve in curves if not own or curve[1]["sha256"] in own]
     if not curves:
         print("There is nothing to draw: train a network first (python relu.py)", file=sys.stderr)
         return 2
-    if len(texts) > 1:
-        print("These runs are of different texts; their losses can't be compared with each other:")
     models = [about["model"] for _, about, _ in curves]
-    labels = [about["model"] if models.count(about["model"]) == 1 else f"{path.parent.name}/{path.stem}"
-              for path, about, _ in curves]
-    if len(texts) > 1:
+    labels = [model if models.count(model) == 1 else str(path.with_suffix(""))
+              for model, (path, _, _) in zip(models, curves)]
+    if len({about["sha256"] for _, about, _ in curves}) > 1:
+        print("Runs of different texts: their losses can't be compared with each other")
         labels = [f"{label} ({about['text']})" for label, (_, about, _) in zip(labels, curves)]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for column, name, title in (("train_loss", "train_all.png", "Training loss (with dropout, mean of 100 updates)"),
-                                    ("validation_loss", "val_all.png", "Validation loss")):
-            figure = Figure((8, 5))
-            axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)", title=title)
-            spare, late = list(OTHER_COLORS), []
-            for label, (_, about, columns) in zip(labels, curves):
-                color = COLORS.get(about["model"]) if models.count(about["model"]) == 1 else None
-                xs, ys = present(columns["epoch"], columns[column])
-                axes.plot(xs, ys, label=label, linewidth=1.4, color=color or spare.pop(0) if spare else None)
-                late += [y for x, y in zip(xs, ys) if x >= min(1, 0.05 * xs[-1])] if xs else []
-            if late:
-                margin = 0.03 * (max(late) - min(late)) + 0.01
-                axes.set_ylim(min(late) - margin, max(late) + margin)
-            axes.set_xlim(left=0)
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False)
-            figure.savefig(out / name, dpi=120)
+        draw_curves(out / "train_all.png", "Training loss (with dropout, mean of 100 updates)", "train_loss", labels,
+                    curves)
+        draw_curves(out / "val_all.png", "Validation loss", "validation_loss", labels, curves)
     except OSError as error:
         print(f"cannot write to {out}: {error.strerror or error}", file=sys.stderr)
         return 2
-    header = ["model", "epochs", "train", "validation", "best", "perplexity", "bits/char", "minutes", "char/s", "from"]
-    table = [header] + [[label, *summary(about, columns), str(path)]
-                        for label, (path, about, columns) in zip(labels, curves)]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    for row in table:
-        print("  ".join(word.ljust(width) if i in (0, 9) else word.rjust(width)
-                        for i, (word, width) in enumerate(zip(row, widths))).rstrip())
+    print_table(labels, curves)
     print(f"Drawn: {out / 'train_all.png'}, {out / 'val_all.png'}")
-    return status
+    return 0 if whole else 2
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Compare runs: draw their losses and print a table.")
     parser.add_argument("files", nargs="*", metavar="CSV", type=Path,
                         help="losses of runs (default: those in DIR, and graphs/ for models that have not been run)")
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder to draw into (default runs)")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR",
+                        help="folder to draw into (default runs)")
     parser.add_argument("--watch", metavar="CSV", help="show one run in a window that follows it")
     arguments = parser.parse_args()
     if arguments.watch:

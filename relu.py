@@ -27,10 +27,10 @@ BATCH_SIZE = 10        # sequences side by side, each in its own stretch of the 
 SEQ_SIZE = 100         # steps of back-propagation through time
 SEED = 1
 
-DECAY = 0.9            # RMSProp: share of the running mean of squared gradients that is kept per update
+DECAY = 0.9999         # RMSProp: share of the running mean of squared gradients that is kept per update
 EPSILON = 1e-8         # RMSProp: keeps the step finite where a gradient has been zero so far
 CLIP_NORM = 1.0        # a longer gradient (all arrays as one vector) is scaled back: ReLU's gradients have spikes
-WARM_UP = 100          # updates of rising rate: RMSProp's first means come from too few gradients to trust
+WARM_UP = 1000         # updates of rising rate: RMSProp's means start at 0, so that its first steps are too large
 
 
 def activate(z, out):
@@ -213,7 +213,7 @@ def train(options):
         if run.iteration % run.per_epoch == 0:
             validation_loss = evaluate_loss(run.weights, text.validation)
             characters = sample(run.weights, text.vocabulary, 200, 0.7, run.sample_rng)
-            util.log(run, loss, validation_loss, "".join(characters))
+            util.log(run, loss, validation_loss, characters)
         else:
             util.log(run, loss)
     util.finish(run)

@@ -30,12 +30,14 @@ BATCH_SIZE = 10        # sequences side by side, each in its own stretch of the 
 SEQ_SIZE = 100         # steps of back-propagation through time
 SEED = 1
 
-DECAY = 0.9            # RMSProp: share of the running mean of squared gradients that is kept per update
+DECAY = 0.9999         # RMSProp: share of the running mean of squared gradients that is kept per update
 EPSILON = 1e-8         # RMSProp: keeps the step finite where a gradient has been zero so far
 CLIP_NORM = 1.0        # a longer gradient (all arrays as one vector) is scaled back: ReLU's gradients have spikes
-WARM_UP = 1000         # updates of rising rate: the first steps lift all eigenvalues of the identity, and above 1 states grow
-INPUT_SCALE = 0.02     # standard deviation of the first input weights: the identity sums all inputs up, layer upon layer
-BETA = 1.0             # weight of the norm stabiliser
+WARM_UP = 1000         # updates of rising rate: RMSProp's means start at 0, so that its first steps are too large
+
+INPUT_SCALES = 0.1, 0.005  # deviation of Wxh in the first layer and the others: the identity sums its inputs up
+BETA = 0.1             # weight of the norm stabiliser: 1 keeps states as steady, but learns more slowly
+HELD_NORM = 3.0        # a state carried to the next batch is scaled back to this norm, so that it cannot run away
 
 
 def activate(z, out):
@@ -52,10 +54,10 @@ def init_weights(vocabulary_size, hidden_size, depth, rng, dtype=np.float32):
     weights = {}
     for d in range(depth):
         rows = vocabulary_size if d == 0 else hidden_size
-        weights[f"Wxh{d}"] = rng.normal(0, INPUT_SCALE, (rows, hidden_size))
+        weights[f"Wxh{d}"] = rng.normal(0, INPUT_SCALES[d > 0], (rows, hidden_size))
         weights[f"Whh{d}"] = np.eye(hidden_size)
         weights[f"bh{d}"] = np.zeros(hidden_size)
-    weights["Why"] = rng.normal(0, np.sqrt(2 / (hidden_size + vocabulary_size)), (hidden_size, vocabulary_size))
+    weights["Why"] = np.zeros((hidden_size, vocabulary_size))  # of a state that only grows, nothing should be heard yet
     weights["by"] = np.zeros(vocabulary_size)
     return {name: array.astype(dtype) for name, array in weights.items()}
 
@@ -115,8 +117,8 @@ def stabiliser(h):
 
 
 def forward_backward(weights, inputs, targets, states, masks=None):
-    """Return the loss (mean cross-entropy in nats per character), the penalty, the gradients of their sum and the states
-    (D, B, H) to carry on.
+    """Return the loss (mean cross-entropy in nats per character), the penalty, the gradients of their sum and the
+    states (D, B, H) to carry on.
 
     targets (T, B) are the indices of the next characters; the other arguments are those of forward(). The backward
     pass is the forward pass upside down, line for line. It stops at the first step (truncated back-propagation).
@@ -223,7 +225,10 @@ def train(options):
         util.log(run, validation_loss=evaluate_loss(run.weights, text.validation))
 
     while run.iteration < run.total and not util.stop_signal:
-        run.states = np.zeros(shape, np.float32)  # not carried on: ...
+        if run.iteration % run.per_epoch == 0 or run.iteration < WARM_UP:
+            run.states = np.zeros(shape, np.float32)  # not carried on before the network has learnt to forget
+        norms = np.linalg.norm(run.states, axis=-1, keepdims=True)
+        run.states *= np.minimum(1, HELD_NORM / np.maximum(norms, HELD_NORM / 2))
         inputs, targets = util.batch(text.train, run.iteration % run.per_epoch, B, T)
         masks = dropout_masks((options.depth, T, B, options.hidden_size), options.dropout, run.dropout_rng)
         loss, penalty, grads, run.states = forward_backward(
@@ -235,7 +240,7 @@ def train(options):
         if run.iteration % run.per_epoch == 0:
             validation_loss = evaluate_loss(run.weights, text.validation)
             characters = sample(run.weights, text.vocabulary, 200, 0.7, run.sample_rng)
-            util.log(run, loss, validation_loss, "".join(characters), penalty)
+            util.log(run, loss, validation_loss, characters, penalty)
         else:
             util.log(run, loss, penalty=penalty)
     util.finish(run)

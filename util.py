@@ -4,6 +4,7 @@ import argparse
 import collections
 import hashlib
 import http.client
+import io
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,7 @@ SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2d
 VALIDATION = slice(398254, 488961)  # the original's split of tinyshakespeare; training text is all the rest
 CHECKPOINT_VERSION = 1
 LAST_LOSSES = 100  # updates that the training loss shown is the mean of
+DIVERGED = math.log(0x110000)  # nats per character of a blind guess among all of Unicode; worse is not worth saving
 
 stop_signal = None  # the signal that asked for the end of training
 
@@ -119,13 +122,12 @@ def download_shakespeare(folder):
     text = content.decode()
     paths = folder / "shakespear_train.txt", folder / "shakespear_val.txt"
     parts = text[:VALIDATION.start] + text[VALIDATION.stop:], text[VALIDATION]
-    try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(".tmp", dir=folder) as own:  # another program may be downloading too
         for path, part in zip(paths, parts):
-            write_file(path, lambda file, part=part: file.write(part.encode()))
-    except OSError:
+            Path(own, path.name).write_bytes(part.encode())
         for path in paths:
-            path.unlink(missing_ok=True)
-        raise
+            os.replace(Path(own, path.name), path)
 
 
 def default_texts():
@@ -211,7 +213,7 @@ def count(most, least=1):
 
 
 def parse_options(description, defaults, words=None):
-    """Return the command line's options as a namespace; given names those that were typed. Ends the program if wrong."""
+    """Return the options of the command line as a namespace; given names those typed. Ends the program if bad."""
     positive = number(float, "a number above 0", lambda value: 0 < value < math.inf)
     parser = argparse.ArgumentParser(description=description.splitlines()[0], allow_abbrev=False,
                                      argument_default=argparse.SUPPRESS)
@@ -299,7 +301,7 @@ def reason(error):
 
 def write_file(path, write, durable=False):
     """Replace a file as a whole by what write(file) writes, or leave it as it was; raises OSError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # one of our own: two programs may be writing the file
+    temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(temporary, "wb") as file:
@@ -369,13 +371,15 @@ def start(model, options):
         run = SimpleNamespace(iteration=0, seconds=0.0, losses=collections.deque(maxlen=LAST_LOSSES), history=[])
         text = load_text(options)
         keep_earlier(path)
-    vars(run).update(model=model, options=options, text=text, path=path, lock=held, started=time.monotonic(),
-                     first_iteration=run.iteration, seconds_before=run.seconds, shown=0.0)
+    vars(run).update(model=model, options=options, text=text, path=path, lock=held,
+                     first_iteration=run.iteration, seconds_before=run.seconds, shown=0.0, unproven=None)
     run.per_epoch = (len(text.train) - 1) // options.batch_size // options.seq_size
     run.total = options.epochs * run.per_epoch
     if run.iteration >= run.total:
         say(f"{path}.npz has all of its {options.epochs} epochs; --epochs with a larger number goes on from there")
         sys.exit(0)
+    for left in path.parent.glob(f"{model}.*.tmp"):  # by a run that was killed while it wrote
+        left.unlink(missing_ok=True)
     for number in signal.SIGINT, signal.SIGTERM:
         signal.signal(number, request_stop)
     return run
@@ -386,8 +390,9 @@ def introduce(run):
     options, text = run.options, run.text
     size = sum(array.size for array in run.weights.values())
     say(f"Model    {run.model}: {options.depth} layers of {options.hidden_size} units, {size:,} weights")
-    say(f"Settings {options.epochs} epochs of {run.per_epoch:,} updates, batch {options.batch_size} x {options.seq_size} "
-        f"steps, learning rate {options.learning_rate:g}, dropout {options.dropout:g}, seed {options.seed}")
+    say(f"Settings {options.epochs} epochs of {run.per_epoch:,} updates, batch {options.batch_size} x "
+        f"{options.seq_size} steps, learning rate {options.learning_rate:g}, dropout {options.dropout:g}, "
+        f"seed {options.seed}")
     say(f"Text     {text.name}: {len(text.train):,} characters to train on, {len(text.validation):,} to validate on, "
         f"{len(text.vocabulary)} distinct")
     say(f"Results  {run.path}.csv (losses), {run.path}.png (plot), {run.path}.npz (checkpoint)")
@@ -396,19 +401,27 @@ def introduce(run):
     say()
     write_csv(run)
     run.grapher = Grapher(f"{run.path}.csv", window=not options.no_plot)
+    run.started = time.monotonic()
 
 
-def save(run):
-    """Write the checkpoint; return whether it is on disk."""
+def snapshot(run):
+    """Return the content of a checkpoint of this state, or None if the network has diverged."""
     arrays = {**run.weights, **{f"cache_{name}": cache for name, cache in run.caches.items()}, "states": run.states}
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        return False  # diverged: the loss of the next update will tell; the last good checkpoint stays
+    if not all(np.isfinite(array).all() for array in arrays.values()) or run.losses and run.losses[-1] > DIVERGED:
+        return None
     settings = {name: getattr(run.options, name) for name in (*SETTINGS, "train", "val")}
     meta = {"version": CHECKPOINT_VERSION, "model": run.model, "settings": settings, "vocabulary": run.text.vocabulary,
             "text_name": run.text.name, "sha256": run.text.sha256, "iteration": run.iteration, "seconds": run.seconds,
             "rngs": [rng.bit_generator.state for rng in (run.dropout_rng, run.sample_rng)]}
     arrays.update(losses=np.array(run.losses, float), history=np.array(run.history, float), meta=json.dumps(meta))
-    return written(run.path.with_suffix(".npz"), lambda file: np.savez(file, **arrays), durable=True)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getbuffer()
+
+
+def save(run, content):
+    """Write a snapshot as the run's checkpoint, unless it is None; return whether it is on disk."""
+    return content is not None and written(run.path.with_suffix(".npz"), lambda file: file.write(content), durable=True)
 
 
 def load_checkpoint(path, model):
@@ -416,6 +429,8 @@ def load_checkpoint(path, model):
     file is executed. Ends the program if it is not a whole checkpoint of that model."""
     try:
         with np.load(path, allow_pickle=False) as file:
+            if damaged := file.zip.testzip():  # where a damaged header makes an array shorter, NumPy checks no checksum
+                raise ValueError(f"{damaged} in it is damaged")
             arrays = {name: file[name] for name in file.files}
         run = SimpleNamespace(**json.loads(str(arrays.pop("meta"))))
         if (run.version, run.model) != (CHECKPOINT_VERSION, model):
@@ -426,8 +441,12 @@ def load_checkpoint(path, model):
             shapes.update({f"Wxh{d}": (H if d else V, H), f"Whh{d}": (H, H), f"bh{d}": (H,)})
         shapes.update({f"cache_{name}": shape for name, shape in shapes.items()})
         shapes["states"] = D, run.settings["batch_size"], H
-        run.losses = collections.deque(arrays.pop("losses").tolist(), maxlen=LAST_LOSSES)
-        run.history = arrays.pop("history").reshape(-1, len(COLUMNS)).tolist()
+        losses, history = arrays.pop("losses"), arrays.pop("history")
+        if ((losses.ndim, history.shape[1:], losses.dtype, history.dtype) != (1, (len(COLUMNS),), float, float)
+                or not np.isfinite(losses).all()):
+            raise ValueError("its losses have a wrong shape or type, or one is not finite")
+        run.losses = collections.deque(losses.tolist(), maxlen=LAST_LOSSES)
+        run.history = history.tolist() if run.iteration else []  # the loss before the first update is measured again
         for name in shapes.keys() | arrays.keys():
             if arrays[name].shape != shapes[name] or arrays[name].dtype != np.float32:
                 raise ValueError(f"{name} has shape {arrays[name].shape} and type {arrays[name].dtype}")
@@ -529,18 +548,24 @@ def log(run, loss=None, validation_loss=math.nan, sample=None, penalty=math.nan)
     """Take note of an update's loss: progress, a row of losses and the plot now and then, and the checkpoint when due.
 
     Losses are in nats per character. At the end of an epoch there are a validation loss and a sample too. Ends the
-    program when a loss is not finite.
+    program when a loss is not finite. A checkpoint that is due is written when the next update's loss shows that its
+    state is a good one: a state that is bound to diverge looks like any other.
     """
     options = run.options
-    run.seconds = run.seconds_before + time.monotonic() - run.started
-    if loss is not None:
+    if loss is None:
+        run.started = time.monotonic()  # the clock starts with the first update
+    else:
         run.losses.append(float(loss))
-    if not math.isfinite(run.losses[-1] if loss is not None else 0) or math.isinf(validation_loss):
+    run.seconds = run.seconds_before + time.monotonic() - run.started
+    if not math.isfinite(loss or 0) or not math.isfinite(validation_loss if loss is None or sample is not None else 0):
         run.grapher.draw()
         advice = f"go on from the last checkpoint: {command(run, f'--learning-rate {options.learning_rate / 2:g}')}"
         if not run.path.with_suffix(".npz").exists():
             advice = "start again with a lower --learning-rate"
         fail(f"the loss is not finite any more at iteration {run.iteration:,}; {advice}", status=1)
+    if run.losses and run.losses[-1] <= DIVERGED:
+        save(run, run.unproven)
+    run.unproven = None
     if run.iteration % 100 == 0 or sample is not None:
         train_loss, batch_loss = (np.mean(run.losses), run.losses[-1]) if run.losses else (math.nan, math.nan)
         run.history.append([run.iteration, run.iteration / run.per_epoch, train_loss, validation_loss, run.seconds,
@@ -552,9 +577,9 @@ def log(run, loss=None, validation_loss=math.nan, sample=None, penalty=math.nan)
         run.shown = now
         show_progress(run, whole_line=sample is not None)
     if sample is not None:
-        say("\n" + "\n".join("    " + line for line in sample.splitlines()) + "\n")
+        say("\n" + "\n".join("    " + line for line in "".join(sample).splitlines()) + "\n")
     if run.losses and run.iteration % options.save_every == 0:
-        save(run)
+        run.unproven = snapshot(run)
 
 
 def command(run, more=""):
@@ -565,7 +590,8 @@ def command(run, more=""):
 
 def finish(run):
     """Save and draw what there is when training ends, by itself or by a signal, and say how to go on."""
-    saved = save(run)
+    content = snapshot(run)
+    saved = save(run, content)
     write_csv(run)
     run.grapher.draw()
     end_progress_line()
@@ -574,4 +600,5 @@ def finish(run):
     else:
         say(f"Done. Draw characters from the network: python {Path(sys.argv[0]).name} --sample 500")
     if not saved:
-        fail(f"the last state is not in {run.path}.npz", status=1)
+        why = "the network has diverged: " if content is None else ""
+        fail(f"{why}the last state is not in {run.path}.npz", status=1)

@@ -115,7 +115,7 @@ def test_the_losses_are_a_line_of_json_the_names_of_the_columns_and_rows_of_numb
     assert cells[0]["validation_loss"] and cells[-1]["validation_loss"] and cells[-1]["train_loss"]
 
 
-def test_with_the_same_seed_quiet_training_prints_nothing_and_gives_the_same_losses_to_the_last_digit(trained, tmp_path):
+def test_quiet_training_prints_nothing_and_with_the_same_seed_gives_the_same_losses_to_the_digit(trained, tmp_path):
     result = run(*TINY, "--train", trained.text, "--out", str(tmp_path / "runs"), "--quiet", cwd=tmp_path)
     assert (result.status, result.out, result.errors) == (0, b"", [])
     assert rows(tmp_path / "runs" / "relu.csv") == rows(trained.folder / "relu.csv")
@@ -133,7 +133,8 @@ def test_a_terminal_that_knows_only_ascii_is_no_obstacle(trained, tmp_path, quie
 def test_a_loss_that_is_not_finite_ends_training_with_one_clear_line_and_status_1(trained, tmp_path, rate):
     result = run(*TINY, "--train", trained.text, "--out", str(tmp_path), "--learning-rate", rate)
     assert result.status == 1 and len(result.errors) == 1
-    assert re.fullmatch(r"relu\.py: the loss is not finite any more at iteration 2; .*--learning-rate.*", result.errors[0])
+    assert re.fullmatch(r"relu\.py: the loss is not finite any more at iteration 2; .*--learning-rate.*",
+                        result.errors[0])
     assert not (tmp_path / "relu.npz").exists() and (tmp_path / "relu.csv").exists()
 
 
@@ -143,13 +144,6 @@ def test_numbers_that_overflow_give_no_numpy_warnings_from_the_second_thread_eit
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("error")
         assert np.isinf(util.product(large, large[:256])).all()
-
-
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="sample() runs into the NaN before log() sees it: IndexError")
-def test_a_loss_that_is_not_finite_after_an_epochs_last_update_ends_training_in_the_same_way(trained, tmp_path):
-    result = run(*TINY, "--train", trained.text, "--out", str(tmp_path), "--learning-rate", "1e30", "--batch-size", "15",
-                 "--seq-size", "100")  # an epoch is a single update
-    assert result.status == 1 and len(result.errors) == 1 and "not finite" in result.errors[0]
 
 
 # Sampling --------------------------------------------------------------------------------------------------------
@@ -258,17 +252,18 @@ def test_a_validation_text_of_one_character_is_refused(trained, tmp_path):
 @pytest.mark.parametrize("own_validation", [True, False])
 @MODEST
 @given(batch_size=st.integers(1, 12), seq_size=st.integers(1, 30))
-def test_a_text_of_exactly_the_least_length_will_do_and_one_character_less_will_not(own_validation, batch_size, seq_size):
+def test_a_text_of_exactly_the_least_length_will_do_and_a_shorter_one_will_not(own_validation, batch_size, seq_size):
     with tempfile.TemporaryDirectory() as folder:
         train, val = Path(folder, "train.txt"), Path(folder, "val.txt")
         val.write_text("ab")
         words = ["--train", str(train), "--batch-size", str(batch_size), "--seq-size", str(seq_size)]
         words += ["--val", str(val)] if own_validation else []
-        train.write_text("a")
-        line = refusal(util.load_text, parse(*words))
-        least = int(re.search(r"need at least ([\d,]+)$", line.strip())[1].replace(",", ""))
+        least = batch_size * seq_size + 1  # one batch, and the target of its last step
+        if not own_validation:  # a tenth is held out, and is to have two characters
+            least = next(n for n in range(20, 2 * least + 20) if n - n // 10 >= least)
         train.write_text("a" * (least - 1))
-        assert f"{least - 1:,} characters" in refusal(util.load_text, parse(*words))
+        line = refusal(util.load_text, parse(*words))
+        assert f"{least - 1:,} characters" in line and line.endswith(f" need at least {least:,}\n")
         train.write_text("a" * least)
         text = util.load_text(parse(*words))
         assert len(text.train) > batch_size * seq_size and len(text.validation) >= 2
@@ -324,7 +319,7 @@ def test_numbers_at_the_ends_of_their_ranges_are_taken():
 def test_without_words_the_options_are_the_scripts_constants_and_nothing_counts_as_given():
     options = parse()
     assert DEFAULTS.items() <= vars(options).items() and options.given == {}
-    assert (options.train, options.val, options.sample, options.resume, options.quiet) == (None, None, None, False, False)
+    assert options.train is options.val is options.sample is None and not options.resume and not options.quiet
 
 
 def test_an_option_may_not_be_shortened_because_a_later_one_could_make_it_ambiguous():
@@ -340,7 +335,8 @@ def test_help_names_every_option_with_its_default(capsys):
         assert re.search(rf"--{name.replace('_', '-')} [A-Z] [^(]*\(default {value}\)", text)
 
 
-names = st.sampled_from(["--" + name.replace("_", "-") for name in vars(parse()) if name != "given"] + ["--", "-", "-x"])
+options = ["--" + name.replace("_", "-") for name in vars(parse()) if name != "given"]
+names = st.sampled_from([*options, "--", "-", "-x"])
 values = st.one_of(st.integers().map(str), st.floats().map(str), st.text(max_size=6), st.just("--"))
 option_words = st.one_of(names, values, st.tuples(names, values).map("=".join))
 

@@ -142,6 +142,7 @@ def test_sampling_follows_the_softmax_at_the_given_temperature(model):
 @each_model
 def test_a_temperature_near_0_is_greedy_and_a_seed_repeats_the_sample(model):
     weights = model.init_weights(4, 8, 2, np.random.default_rng(0))
+    weights["by"] += np.float32([0, 1, 0.5, 0])
     greedy = {"".join(model.sample(weights, "abcd", 20, 1e-300, np.random.default_rng(seed))) for seed in range(5)}
     drawn = [list(model.sample(weights, "abcd", 20, 1.0, np.random.default_rng(7))) for _ in range(2)]
     assert len(greedy) == 1 and drawn[0] == drawn[1]
@@ -150,6 +151,7 @@ def test_a_temperature_near_0_is_greedy_and_a_seed_repeats_the_sample(model):
 @each_model
 def test_a_sample_goes_on_from_all_of_its_prime(model):
     weights = model.init_weights(3, 8, 1, np.random.default_rng(0))
+    weights["Why"] += np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32)
     text = util.encode("abcabca", "abc")
     logits, _, _ = model.forward(weights, util.one_hot(text[:, None], 3), np.zeros((1, 1, 8), np.float32))
     drawn = next(model.sample(weights, "abc", 1, 1e-6, np.random.default_rng(0), "abcabca"))
@@ -162,12 +164,12 @@ def test_a_network_overfits_a_short_sentence_and_samples_it_back(model):
     characters = util.vocabulary(sentence)
     text = util.encode(sentence, characters)[:, None]
     rng = np.random.default_rng(0)
-    weights = model.init_weights(len(characters), 32, 2, rng)
+    weights = model.init_weights(len(characters), 64, 2, rng)
     caches = {name: np.zeros_like(array) for name, array in weights.items()}
-    states = np.zeros((2, 1, 32), np.float32)
+    states = np.zeros((2, 1, 64), np.float32)
     inputs, targets = util.one_hot(text[:-1], len(characters)), text[1:]
     for update in range(1500):
         result = model.forward_backward(weights, inputs, targets, states)
         model.rmsprop(weights, caches, result[-2], 0.01 * min(1, update / 200) * (1 - update / 1500))
-    assert result[0] < 0.01
+    assert result[0] < 0.02
     assert "to" + "".join(model.sample(weights, characters, len(sentence) - 2, 0.1, rng, "to")) == sentence

@@ -33,7 +33,7 @@ def test_only_stirnn_differs_in_training_and_only_the_recurrent_matrices_in_init
 def test_the_diff_of_two_scripts_is_small(one, other):
     diff = difflib.unified_diff(SOURCES[one].splitlines(), SOURCES[other].splitlines(), n=0, lineterm="")
     changed = [line for line in diff if line[0] in "+-" and line[:3] not in ("+++", "---")]
-    assert len(changed) <= (60 if "stirnn" in (one, other) else 25)
+    assert len(changed) <= (70 if "stirnn" in (one, other) else 25)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,4 +1,4 @@
-"""Text on its way to the network: files, characters, indices, batches; the download and the play that stands in for it."""
+"""Text on its way to the network: files, characters, indices, batches; the download and the play in its stead."""
 
 import argparse
 import collections
@@ -203,6 +203,13 @@ def test_nothing_is_downloaded_when_both_files_are_there(data, server, capsys):
     assert all((data / name).read_text() == "my own text" for name in FILES)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_when_one_of_the_files_is_missing_both_are_downloaded(data, server, name):
+    (data / name).write_text("alone")
+    assert util.default_texts() == tuple(data / name for name in FILES) and server.requests == 1
+    assert sum((data / name).stat().st_size for name in FILES) == len(SERVED)
+
+
 def test_a_validation_text_of_ones_own_goes_with_the_downloaded_training_text(data, server):
     own = data / "own.txt"
     own.write_text("nobody")
@@ -256,10 +263,10 @@ def test_a_disk_that_gets_full_leaves_no_file_and_the_play_stands_in(data, serve
 
 
 def test_four_programs_that_download_at_the_same_time_do_not_get_in_each_others_way(data, server):
-    code = ("import sys, pathlib, util; util.SHAKESPEARE, util.SHAKESPEARE_SHA256, util.DATA = "
-            "*sys.argv[1:3], pathlib.Path(sys.argv[3]); print([path.read_bytes()[:2] for path in util.default_texts()])")
+    code = ("import sys, pathlib, util; util.SHAKESPEARE, util.SHAKESPEARE_SHA256, folder = sys.argv[1:]; "
+            "util.DATA = pathlib.Path(folder); print([path.read_bytes()[:2] for path in util.default_texts()])")
     words = [sys.executable, "-c", code, util.SHAKESPEARE, util.SHAKESPEARE_SHA256, str(data)]
-    server.meeting = threading.Barrier(4)  # both are answered in the same instant
+    server.meeting = threading.Barrier(4)  # all are answered in the same instant
     programs = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     ends = [program.communicate(timeout=60)[0].splitlines()[1:] for program in programs]
     assert ends == [[str([SERVED[:2], SERVED[398254:398256]])]] * 4
