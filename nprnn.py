@@ -11,8 +11,6 @@ N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). Along its fi
 unchanged, along all others it fades, and nothing can grow.
 """
 
-from types import SimpleNamespace
-
 import util  # before NumPy: it sets the threads of NumPy's BLAS
 
 import numpy as np
@@ -24,7 +22,7 @@ EPOCHS = 100
 HIDDEN_SIZE = 256      # units per layer
 DEPTH = 3              # layers
 DROPOUT = 0.1          # share of every layer's outputs that is zeroed in training
-LEARNING_RATE = 0.01   # at the start; falls linearly to 0 over the run
+LEARNING_RATE = 0.01   # of RMSProp; rises during the warm-up, then falls linearly to 0 at the end of the run
 BATCH_SIZE = 10        # sequences side by side, each in its own stretch of the text
 SEQ_SIZE = 100         # steps of back-propagation through time
 SEED = 1
@@ -36,6 +34,7 @@ WARM_UP = 1000         # updates of rising rate: RMSProp's means start at 0, so 
 
 
 def activate(z, out):
+    """Write f(z) into out."""
     np.maximum(z, 0, out=out)
 
 
@@ -163,7 +162,8 @@ def evaluate_loss(weights, text, streams=10, seq_size=100):
     predicted once.
     """
     V, H = weights["Wxh0"].shape
-    states = np.zeros((len(weights) // 3, streams, H), weights["by"].dtype)
+    depth = len(weights) // 3  # three arrays a layer, and two for the output
+    states = np.zeros((depth, streams, H), weights["by"].dtype)
     inputs, targets = util.streams(text, streams)
     nats = 0.0
     for start in range(0, len(inputs), seq_size):
@@ -181,7 +181,8 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
     The network first reads the prime, or, where there is none, a newline (or the first character it knows).
     """
     V, H = weights["Wxh0"].shape
-    states = np.zeros((len(weights) // 3, 1, H), weights["by"].dtype)
+    depth = len(weights) // 3
+    states = np.zeros((depth, 1, H), weights["by"].dtype)
     unread = util.encode(prime or ("\n" if "\n" in vocabulary else vocabulary[0]), vocabulary)
     for _ in range(length):
         logits, _, hs = forward(weights, util.one_hot(unread[:, None], V, states.dtype), states)

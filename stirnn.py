@@ -12,8 +12,6 @@ unchanged. To keep it in bounds later, the norm stabiliser (Krueger, Memisevic 2
     penalty = BETA * sum over d of mean over t and sequences of (||h[d](t)|| - ||h[d](t-1)||)^2
 """
 
-from types import SimpleNamespace
-
 import util  # before NumPy: it sets the threads of NumPy's BLAS
 
 import numpy as np
@@ -25,7 +23,7 @@ EPOCHS = 100
 HIDDEN_SIZE = 256      # units per layer
 DEPTH = 3              # layers
 DROPOUT = 0.1          # share of every layer's outputs that is zeroed in training
-LEARNING_RATE = 0.01   # at the start; falls linearly to 0 over the run
+LEARNING_RATE = 0.01   # of RMSProp; rises during the warm-up, then falls linearly to 0 at the end of the run
 BATCH_SIZE = 10        # sequences side by side, each in its own stretch of the text
 SEQ_SIZE = 100         # steps of back-propagation through time
 SEED = 1
@@ -41,6 +39,7 @@ HELD_NORM = 3.0        # a state carried to the next batch is scaled back to thi
 
 
 def activate(z, out):
+    """Write f(z) into out."""
     np.maximum(z, 0, out=out)
 
 
@@ -101,6 +100,12 @@ def log_softmax(logits):
     """Return log p for each row of logits, safe from overflow."""
     logits = logits - logits.max(axis=-1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def hold(states):
+    """Return states (D, B, H) with those that are longer than HELD_NORM scaled back to it."""
+    norms = np.linalg.norm(states, axis=-1, keepdims=True)
+    return states * (HELD_NORM / np.maximum(norms, HELD_NORM))
 
 
 def stabiliser(h):
@@ -179,7 +184,8 @@ def evaluate_loss(weights, text, streams=10, seq_size=100):
     predicted once.
     """
     V, H = weights["Wxh0"].shape
-    states = np.zeros((len(weights) // 3, streams, H), weights["by"].dtype)
+    depth = len(weights) // 3  # three arrays a layer, and two for the output
+    states = np.zeros((depth, streams, H), weights["by"].dtype)
     inputs, targets = util.streams(text, streams)
     nats = 0.0
     for start in range(0, len(inputs), seq_size):
@@ -197,7 +203,8 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
     The network first reads the prime, or, where there is none, a newline (or the first character it knows).
     """
     V, H = weights["Wxh0"].shape
-    states = np.zeros((len(weights) // 3, 1, H), weights["by"].dtype)
+    depth = len(weights) // 3
+    states = np.zeros((depth, 1, H), weights["by"].dtype)
     unread = util.encode(prime or ("\n" if "\n" in vocabulary else vocabulary[0]), vocabulary)
     for _ in range(length):
         logits, _, hs = forward(weights, util.one_hot(unread[:, None], V, states.dtype), states)
@@ -227,12 +234,10 @@ def train(options):
     while run.iteration < run.total and not util.stop_signal:
         if run.iteration % run.per_epoch == 0 or run.iteration < WARM_UP:
             run.states = np.zeros(shape, np.float32)  # not carried on before the network has learnt to forget
-        norms = np.linalg.norm(run.states, axis=-1, keepdims=True)
-        run.states *= np.minimum(1, HELD_NORM / np.maximum(norms, HELD_NORM / 2))
         inputs, targets = util.batch(text.train, run.iteration % run.per_epoch, B, T)
         masks = dropout_masks((options.depth, T, B, options.hidden_size), options.dropout, run.dropout_rng)
         loss, penalty, grads, run.states = forward_backward(
-            run.weights, util.one_hot(inputs, V), targets, run.states, masks)
+            run.weights, util.one_hot(inputs, V), targets, hold(run.states), masks)
         warm_up = min(1, (run.iteration + 1) / WARM_UP)
         rate = options.learning_rate * warm_up * (1 - run.iteration / run.total)
         rmsprop(run.weights, run.caches, grads, rate)

@@ -378,8 +378,6 @@ def start(model, options):
     if run.iteration >= run.total:
         say(f"{path}.npz has all of its {options.epochs} epochs; --epochs with a larger number goes on from there")
         sys.exit(0)
-    for left in path.parent.glob(f"{model}.*.tmp"):  # by a run that was killed while it wrote
-        left.unlink(missing_ok=True)
     for number in signal.SIGINT, signal.SIGTERM:
         signal.signal(number, request_stop)
     return run

@@ -83,13 +83,13 @@ def script(task, text=None):
     model, source, rng = SCRIPTS.get(task.kind, relu), batches(task, text), np.random.default_rng(3)
     weights = start_weights(task, model)
     caches = {name: np.zeros_like(array) for name, array in weights.items()}
-    zeros = states = np.zeros((DEPTH, task.batch_size, task.hidden_size), np.float32)
+    states = np.zeros((DEPTH, task.batch_size, task.hidden_size), np.float32)
 
     def update():
         nonlocal states
         inputs, targets = next(source)
         masks = model.dropout_masks((DEPTH, *inputs.shape, task.hidden_size), DROPOUT, rng)
-        states = zeros if model is stirnn else states  # stirnn.py does not carry them on
+        states = stirnn.hold(states) if model is stirnn else states
         loss, *_, grads, states = model.forward_backward(weights, util.one_hot(inputs, V), targets, states, masks)
         model.rmsprop(weights, caches, grads, LEARNING_RATE)
         return loss
