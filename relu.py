@@ -31,9 +31,9 @@ CLIP_NORM = 1.0        # a longer gradient (all arrays as one vector) is scaled 
 WARM_UP = 1000         # updates of rising rate: RMSProp's means start at 0, so that its first steps are too large
 
 
-def activate(z, out):
-    """Write f(z) into out."""
-    np.maximum(z, 0, out=out)
+def activate(z):
+    """Replace z by f(z)."""
+    np.maximum(z, 0, out=z)
 
 
 def slope(h):
@@ -80,8 +80,9 @@ def forward(weights, inputs, states, masks=None):
         h = np.empty((T + 1, *states[d].shape), z.dtype)
         h[0] = states[d]
         for h_prev, z_t, h_t in zip(h, z, h[1:]):  # only the recurrence has to go step by step
-            z_t += h_prev @ Whh
-            activate(z_t, out=h_t)
+            np.dot(h_prev, Whh, out=h_t)
+            h_t += z_t
+            activate(h_t)
         xs.append(x)
         hs.append(h)
         x = (h[1:] if masks is None else h[1:] * masks[d]).reshape(T * B, -1)
@@ -111,24 +112,26 @@ def forward_backward(weights, inputs, targets, states, masks=None):
     dlogits = np.exp(log_p)  # d loss / d logits = (p - one-hot target) / (T*B)
     dlogits[target] -= 1
     dlogits /= T * B
-    grads["by"] = dlogits.sum(axis=0)
-    grads["Why"] = util.product(xs[-1].T, dlogits)
-    dx = util.product(dlogits, weights["Why"].T)
+    grads["by"] = util.background(np.sum, dlogits, 0)  # while the loops over the steps go on
+    grads["Why"] = util.background(np.matmul, xs[-1].T, dlogits)
+    dx = dlogits @ weights["Why"].T
     for d in reversed(range(len(states))):
         h = hs[d]
         dh = dx.reshape(T, B, -1) if masks is None else dx.reshape(T, B, -1) * masks[d]
         dz, dz_next, slopes = np.empty_like(dh), np.zeros_like(states[d]), slope(h[1:])
         WhhT = weights[f"Whh{d}"].T.copy()  # small products with a transposed view take three times as long
-        for dh_t, slope_t, dz_t in zip(dh[::-1], slopes[::-1], dz[::-1]):
-            dh_t += dz_next @ WhhT
-            np.multiply(dh_t, slope_t, out=dz_t)
+        for slope_t, dh_t, dz_t in zip(slopes[::-1], dh[::-1], dz[::-1]):
+            np.dot(dz_next, WhhT, out=dz_t)
+            dz_t += dh_t
+            dz_t *= slope_t
             dz_next = dz_t
         dz = dz.reshape(T * B, -1)
-        grads[f"bh{d}"] = dz.sum(axis=0)
-        grads[f"Whh{d}"] = util.product(h[:-1].reshape(T * B, -1).T, dz)
-        grads[f"Wxh{d}"] = util.product(xs[d].T, dz)
+        grads[f"bh{d}"] = util.background(np.sum, dz, 0)
+        grads[f"Whh{d}"] = util.background(np.matmul, h[:-1].reshape(T * B, -1).T, dz)
+        grads[f"Wxh{d}"] = util.background(np.matmul, xs[d].T, dz)
         if d > 0:
-            dx = util.product(dz, weights[f"Wxh{d}"].T)
+            dx = dz @ weights[f"Wxh{d}"].T
+    grads = {name: grad.result() for name, grad in grads.items()}
     return loss, grads, np.stack([h[-1] for h in hs])
 
 

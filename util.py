@@ -15,11 +15,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-for library in "OPENBLAS", "MKL", "OMP":  # BLAS on one thread, for the reason that product() gives
+for library in "OPENBLAS", "MKL", "OMP":  # BLAS on one thread, for the reason that background() gives
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
@@ -181,18 +181,28 @@ threads = min(2, CORES)
 pool = ThreadPoolExecutor(1, initializer=np.seterr, initargs=("ignore",))  # errstate() holds in its own thread only
 
 
-def product(a, b):
-    """Return a @ b; if it is large, half of its rows are computed by a second thread.
+def background(function, *arguments):
+    """Start function(*arguments) on a second thread and return its future; where there is no second, do it now.
 
-    BLAS can do so too, but its threads wait for each other by spinning: when another process needs a core (a second
-    training, say), an update takes ten times as long. These threads sleep, and cost nothing then.
+    NumPy works outside Python's lock. BLAS could share out a product too, but its threads wait for each other by
+    spinning: when another process needs a core (a second training, say), an update takes ten times as long. This
+    thread sleeps, and costs nothing then.
     """
+    if threads > 1:
+        return pool.submit(function, *arguments)
+    future = Future()
+    future.set_result(function(*arguments))
+    return future
+
+
+def product(a, b):
+    """Return a @ b; if it is large, half of its rows are computed in the background."""
     if threads == 1 or a.size * b.shape[1] < 2**23:
         return a @ b
     half, result = len(a) // 2, np.empty((len(a), b.shape[1]), a.dtype)
-    other = pool.submit(np.matmul, a[half:], b, out=result[half:])
-    np.matmul(a[:half], b, out=result[:half])
-    other.result()
+    rest = background(np.matmul, a[half:], b, result[half:])
+    np.matmul(a[:half], b, result[:half])
+    rest.result()
     return result
 
 
