@@ -35,7 +35,8 @@ WARM_UP = 1000         # updates of rising rate: RMSProp's means start at 0, so 
 
 INPUT_SCALES = 0.1, 0.005  # deviation of Wxh in the first layer and the others: the identity sums its inputs up
 BETA = 0.1             # weight of the norm stabiliser: 1 keeps states as steady, but learns more slowly
-HELD_NORM = 3.0        # a state carried to the next batch is scaled back to this norm, so that it cannot run away
+CARRY_FROM = 300       # updates before states are carried to the next batch: the network must first learn to forget,
+HELD_NORM = 3.0        # and those that it carries are scaled back to this norm, so that they cannot run away
 
 
 def activate(z):
@@ -133,8 +134,7 @@ def forward_backward(weights, inputs, targets, states, masks=None):
     logits, xs, hs = forward(weights, inputs, states, masks)
     log_p = log_softmax(logits)
     target = np.arange(T * B), targets.ravel()
-    loss = -log_p[target].mean()
-    penalty = 0.0
+    loss, penalty = -log_p[target].mean(), 0.0
 
     grads = {}
     dlogits = np.exp(log_p)  # d loss / d logits = (p - one-hot target) / (T*B)
@@ -235,8 +235,8 @@ def train(options):
         util.log(run, validation_loss=evaluate_loss(run.weights, text.validation))
 
     while run.iteration < run.total and not util.stop_signal:
-        if run.iteration % run.per_epoch == 0 or run.iteration < WARM_UP:
-            run.states = np.zeros(shape, np.float32)  # not carried on before the network has learnt to forget
+        if run.iteration % run.per_epoch == 0 or run.iteration < CARRY_FROM:
+            run.states = np.zeros(shape, np.float32)
         inputs, targets = util.batch(text.train, run.iteration % run.per_epoch, B, T)
         masks = dropout_masks((options.depth, T, B, options.hidden_size), options.dropout, run.dropout_rng)
         loss, penalty, grads, run.states = forward_backward(

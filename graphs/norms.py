@@ -2,7 +2,8 @@
 
 In training, stirnn.py sees 100 steps at a time and holds the states that it carries on at a modest norm. Here it
 reads one stream of 10,100 characters, and nothing holds it but what its penalty has taught it: to keep the norms of
-the hidden states where they are (Krueger, Memisevic 2016, arXiv 1511.08400). The two networks, alike but for BETA, are trained, and then read and drawn, from the project's root by
+the hidden states where they are (Krueger, Memisevic 2016, arXiv 1511.08400). The two networks, alike but for BETA, are
+trained, and then read and drawn, from the project's root by
 
     python stirnn.py --epochs 10 --no-plot --out runs/stabilised
     python -m graphs.norms --train-plain --epochs 10 --no-plot --out runs/plain
