@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import hashlib
 import http.client
 import io
@@ -44,8 +45,7 @@ stop_signal = None  # the signal that asked for the end of training
 
 def fail(message, status=2):
     """End the program with one line on standard error."""
-    end_progress_line()
-    print(f"{Path(sys.argv[0]).name}: {' '.join(message.splitlines())}", file=sys.stderr)
+    warn(f"{Path(sys.argv[0]).name}: {' '.join(message.splitlines())}")
     sys.exit(status)
 
 
@@ -516,8 +516,10 @@ def say(text="", end="\n"):
 
 
 def warn(text):
+    """Print a line on standard error, whose reader may be gone too."""
     end_progress_line()
-    print(text, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def on_terminal():
@@ -607,10 +609,10 @@ def finish(run):
     write_csv(run)
     run.grapher.draw()
     end_progress_line()
+    if not saved:
+        why = "the network has diverged: " if content is None else ""
+        fail(f"{why}the last state is not in {run.path}.npz", status=1)
     if run.iteration < run.total:
         say(f"Stopped after iteration {run.iteration:,} of {run.total:,}. Go on with: {command(run)}")
     else:
         say(f"Done. Draw characters from the network: python {Path(sys.argv[0]).name} --sample 500")
-    if not saved:
-        why = "the network has diverged: " if content is None else ""
-        fail(f"{why}the last state is not in {run.path}.npz", status=1)
