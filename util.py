@@ -549,7 +549,10 @@ def show_progress(run, whole_line):
             f"{rate * run.options.batch_size * run.options.seq_size:,.0f} char/s  "
             f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left")
     if on_terminal():
-        line = line[:shutil.get_terminal_size().columns - 1]
+        columns = shutil.get_terminal_size().columns - 1
+        for words, shorter in ("iteration ", ""), ("validation", "val"), (" char/s", "/s"), ("  ", " "):
+            line = line if len(line) <= columns else line.replace(words, shorter)
+        line = line[:columns]
         say("\r" + line.ljust(progress_width), end="")
         progress_width = len(line)
     else:
