@@ -86,12 +86,20 @@ def average_reach(model, networks, vocabulary):
     return {d: {k: norm for k, norm in enumerate(row) if 0 < norm < math.inf} for d, row in enumerate(norms)}
 
 
+def new_network(model, vocabulary_size, seed):
+    """Return initial weights; STIRNN's output weights, 0 at first and so of no gradient, are those of relu.py."""
+    sizes = vocabulary_size, model.HIDDEN_SIZE, model.DEPTH
+    weights = model.init_weights(*sizes, np.random.default_rng(seed))
+    if model is stirnn:
+        weights["Why"] = relu.init_weights(*sizes, np.random.default_rng(seed))["Why"]
+    return weights
+
+
 def measure(runs):
     """Return the curves {(model, stage): {layer: {lag: norm}}} of new networks, and of the checkpoints in a folder."""
     characters, curves = util.vocabulary(util.read_text(TEXT)), {}
     for model in MODELS:
-        networks = [model.init_weights(len(characters), model.HIDDEN_SIZE, model.DEPTH, np.random.default_rng(seed))
-                    for seed in range(1, SEEDS + 1)]
+        networks = [new_network(model, len(characters), seed) for seed in range(1, SEEDS + 1)]
         curves[model.MODEL, "initial"] = average_reach(model, networks, characters)
         path = runs / f"{model.MODEL}.npz"
         if path.exists():
