@@ -236,7 +236,7 @@ def train(options):
 
     while run.iteration < run.total and not util.stop_signal:
         if run.iteration % run.per_epoch == 0 or run.iteration < CARRY_FROM:
-            run.states = np.zeros(shape, np.float32)
+            run.states = np.zeros(shape, np.float32)  # every sequence is back at the start of its stretch
         inputs, targets = util.batch(text.train, run.iteration % run.per_epoch, B, T)
         masks = dropout_masks((options.depth, T, B, options.hidden_size), options.dropout, run.dropout_rng)
         loss, penalty, grads, run.states = forward_backward(
