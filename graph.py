@@ -19,6 +19,33 @@ OTHER_COLORS = "#56B4E9", "#E69F00", "#000000", "#999999"
 REFERENCE = Path(__file__).resolve().parent / "graphs"
 
 
+def write_file(path, write, durable=False):
+    """Replace a file as a whole by what write(file) writes, or leave it as it was; raises OSError."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_csv(path, about, rows):
+    """Write the CSV file of a run: what it says of itself (a dict), and its rows; raises OSError.
+
+    The file is replaced as a whole at every row, so that it is never cut and survives the removal of its folder.
+    """
+    lines = [f"# {json.dumps(about)}", ",".join(COLUMNS)]
+    lines += [",".join("" if math.isnan(value) else f"{value:.9g}" for value in row) for row in rows]
+    write_file(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+
+
 def read_csv(path):
     """Return what a CSV file of a run says of itself (a dict), and its columns (a dict of lists, NaN where empty).
 
@@ -135,14 +162,11 @@ class Grapher:
         """Draw the PNG file now; if it can't be written, say so and go on."""
         started = time.monotonic()
         target = self.csv.with_suffix(".png")
-        temporary = target.with_name(target.name + ".tmp")
         try:
             self.refresh()
-            self.figure.savefig(temporary, format="png", dpi=100)
-            os.replace(temporary, target)
+            write_file(target, lambda file: self.figure.savefig(file, format="png", dpi=100))
         except (OSError, ValueError) as error:
             print(f"\ncannot draw {target}: {error}; training goes on", file=sys.stderr)
-            temporary.unlink(missing_ok=True)
         self.due = time.monotonic() + 120 * (time.monotonic() - started)
 
 

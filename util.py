@@ -25,7 +25,7 @@ for library in "OPENBLAS", "MKL", "OMP":  # BLAS on one thread, for the reason t
 
 import numpy as np
 
-from graph import COLUMNS, Grapher
+from graph import COLUMNS, Grapher, write_csv, write_file
 
 # Linux's malloc hands freed arrays back to the system, and then every update pays for getting them anew, page by page.
 # Once it has freed an array of nearly 32 MB, it keeps smaller ones for the next update: that is a third of the time.
@@ -313,22 +313,6 @@ def reason(error):
     return getattr(cause, "strerror", None) or str(cause)
 
 
-def write_file(path, write, durable=False):
-    """Replace a file as a whole by what write(file) writes, or leave it as it was; raises OSError."""
-    temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def lock(path):
     """Hold an exclusive lock on a file until the process ends, however it ends; ends the program if another has it."""
     try:
@@ -411,7 +395,7 @@ def introduce(run):
     if run.iteration:
         say(f"Resuming after iteration {run.iteration:,} of {run.total:,}")
     say()
-    write_csv(run)
+    record(run)
     run.grapher = Grapher(f"{run.path}.csv", window=not options.no_plot)
     run.started = time.monotonic()
 
@@ -433,7 +417,7 @@ def snapshot(run):
 
 def save(run, content):
     """Write a snapshot as the run's checkpoint, unless it is None; return whether it is on disk."""
-    return content is not None and written(run.path.with_suffix(".npz"), lambda file: file.write(content), durable=True)
+    return content is not None and written(run.path.with_suffix(".npz"), write_file, lambda file: file.write(content), True)
 
 
 def load_checkpoint(path, model):
@@ -476,23 +460,21 @@ def load_checkpoint(path, model):
     return run
 
 
-def written(path, write, durable=False):
-    """Write a file of the run; return whether that worked. If not, say so and let training go on."""
+def written(path, write, *arguments):
+    """Write a file of the run by write(path, *arguments); return whether that worked. If not, say so and go on."""
     try:
-        write_file(path, write, durable)
+        write(path, *arguments)
         return True
     except OSError as error:
         warn(f"cannot write {path}: {reason(error)}; training goes on")
         return False
 
 
-def write_csv(run):
-    """Write the run's losses so far: whole at every row, so that it is never cut and survives its folder's removal."""
+def record(run):
+    """Write the run's losses so far into its CSV file."""
     settings = {name: getattr(run.options, name) for name in SETTINGS}
-    about = json.dumps({"model": run.model, "text": run.text.name, "sha256": run.text.sha256, **settings})
-    lines = [f"# {about}", ",".join(COLUMNS)]
-    lines += [",".join("" if math.isnan(value) else f"{value:.9g}" for value in row) for row in run.history]
-    written(run.path.with_suffix(".csv"), lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    about = {"model": run.model, "text": run.text.name, "sha256": run.text.sha256, **settings}
+    written(run.path.with_suffix(".csv"), write_csv, about, run.history)
 
 
 # Signals and progress --------------------------------------------------------------------------------------------
@@ -587,7 +569,7 @@ def log(run, loss=None, validation_loss=math.nan, sample=None, penalty=math.nan)
         train_loss, batch_loss = (np.mean(run.losses), run.losses[-1]) if run.losses else (math.nan, math.nan)
         run.history.append([run.iteration, run.iteration / run.per_epoch, train_loss, validation_loss, run.seconds,
                             batch_loss, penalty])
-        write_csv(run)
+        record(run)
         run.grapher.update()
     now = time.monotonic()
     if run.losses and (sample is not None or now - run.shown > (0.2 if on_terminal() else 60)):
@@ -609,7 +591,7 @@ def finish(run):
     """Save and draw what there is when training ends, by itself or by a signal, and say how to go on."""
     content = snapshot(run)
     saved = save(run, content)
-    write_csv(run)
+    record(run)
     run.grapher.draw()
     end_progress_line()
     if not saved:
