@@ -31,12 +31,11 @@ SEED = 1
 DECAY = 0.9999         # RMSProp: share of the running mean of squared gradients that is kept per update
 EPSILON = 1e-8         # RMSProp: keeps the step finite where a gradient has been zero so far
 CLIP_NORM = 1.0        # a longer gradient (all arrays as one vector) is scaled back: ReLU's gradients have spikes
-WARM_UP = 1000         # updates of rising rate: RMSProp's means start at 0, so that its first steps are too large
+WARM_UP = 4000         # updates of rising rate: after 1000, as in the others, half of the units are dead for good
 
-INPUT_SCALES = 0.1, 0.005  # deviation of Wxh in the first layer and the others: the identity sums its inputs up
-BETA = 0.1             # weight of the norm stabiliser: 1 keeps states as steady, but learns more slowly
-CARRY_FROM = 300       # updates before states are carried to the next batch: the network must first learn to forget,
-HELD_NORM = 3.0        # and those that it carries are scaled back to this norm, so that they cannot run away
+INPUT_SCALE = 0.05     # deviation of Wxh: the identity sums its inputs up, layer upon layer; less lets more units die
+BETA = 0.01            # weight of the norm stabiliser: 0.1 slows learning, and a run with it blew up
+HELD_NORM = 10.0       # a longer state is scaled back to it between batches: carried as it is, it would grow on
 
 
 def activate(z):
@@ -54,7 +53,7 @@ def init_weights(vocabulary_size, hidden_size, depth, rng, dtype=np.float32):
     weights = {}
     for d in range(depth):
         rows = vocabulary_size if d == 0 else hidden_size
-        weights[f"Wxh{d}"] = rng.normal(0, INPUT_SCALES[d > 0], (rows, hidden_size))
+        weights[f"Wxh{d}"] = rng.normal(0, INPUT_SCALE, (rows, hidden_size))
         weights[f"Whh{d}"] = np.eye(hidden_size)
         weights[f"bh{d}"] = np.zeros(hidden_size)
     weights["Why"] = np.zeros((hidden_size, vocabulary_size))  # of a state that only grows, nothing should be heard yet
@@ -235,7 +234,7 @@ def train(options):
         util.log(run, validation_loss=evaluate_loss(run.weights, text.validation))
 
     while run.iteration < run.total and not util.stop_signal:
-        if run.iteration % run.per_epoch == 0 or run.iteration < CARRY_FROM:
+        if run.iteration % run.per_epoch == 0:
             run.states = np.zeros(shape, np.float32)  # every sequence is back at the start of its stretch
         inputs, targets = util.batch(text.train, run.iteration % run.per_epoch, B, T)
         masks = dropout_masks((options.depth, T, B, options.hidden_size), options.dropout, run.dropout_rng)
