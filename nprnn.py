@@ -86,10 +86,10 @@ def forward(weights, inputs, states, masks=None):
     for d in range(len(states)):
         Whh = weights[f"Whh{d}"]
         z = (util.product(x, weights[f"Wxh{d}"]) + weights[f"bh{d}"]).reshape(T, B, -1)  # all steps at once
-        h = np.empty((T + 1, *states[d].shape), z.dtype)
+        h, padded = util.padded_zeros(T + 1, *states[d].shape, z.dtype)
         h[0] = states[d]
-        for h_prev, z_t, h_t in zip(h, z, h[1:]):  # only the recurrence has to go step by step
-            np.dot(h_prev, Whh, out=h_t)
+        for h_prev, hWhh, h_t, z_t in zip(padded, padded[1:], h[1:], z):  # only the recurrence has to go step by step
+            np.dot(h_prev, Whh, out=hWhh)  # into h_t
             h_t += z_t
             activate(h_t)
         xs.append(x)
@@ -127,14 +127,15 @@ def forward_backward(weights, inputs, targets, states, masks=None):
     for d in reversed(range(len(states))):
         h = hs[d]
         dh = dx.reshape(T, B, -1) if masks is None else dx.reshape(T, B, -1) * masks[d]
-        dz, dz_next, slopes = np.empty_like(dh), np.zeros_like(states[d]), slope(h[1:])
+        slopes = slope(h[1:])
+        dz, padded = util.padded_zeros(T + 1, *states[d].shape, dh.dtype)  # dz[T] = 0: of no step
         WhhT = weights[f"Whh{d}"].T.copy()  # small products with a transposed view take three times as long
-        for slope_t, dh_t, dz_t in zip(slopes[::-1], dh[::-1], dz[::-1]):
-            np.dot(dz_next, WhhT, out=dz_t)
+        for dz_next, dzWhhT, dz_t, dh_t, slope_t in zip(
+                padded[::-1], padded[-2::-1], dz[-2::-1], dh[::-1], slopes[::-1]):
+            np.dot(dz_next, WhhT, out=dzWhhT)  # into dz_t
             dz_t += dh_t
             dz_t *= slope_t
-            dz_next = dz_t
-        dz = dz.reshape(T * B, -1)
+        dz = dz[:-1].reshape(T * B, -1)
         grads[f"bh{d}"] = util.background(np.sum, dz, 0)
         grads[f"Whh{d}"] = util.background(np.matmul, h[:-1].reshape(T * B, -1).T, dz)
         grads[f"Wxh{d}"] = util.background(np.matmul, xs[d].T, dz)
