@@ -132,7 +132,7 @@ def forward_backward(weights, inputs, targets, states, masks=None):
         grads[f"Wxh{d}"] = util.background(np.matmul, xs[d].T, dz)
         if d > 0:
             dx = dz @ weights[f"Wxh{d}"].T
-    grads = {name: grad.result() for name, grad in grads.items()}
+    grads = {name: grad() for name, grad in reversed(grads.items())}  # the last may not have begun
     return loss, grads, np.stack([h[-1] for h in hs])
 
 

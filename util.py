@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,27 +182,27 @@ pool = ThreadPoolExecutor(1, initializer=np.seterr, initargs=("ignore",))  # err
 
 
 def background(function, *arguments):
-    """Start function(*arguments) on a second thread and return its future; where there is no second, do it now.
+    """Start function(*arguments) on a second thread; return a function that returns its result.
 
+    If it has not begun by the time its result is wanted, or there is no second thread, it is done there and then.
     NumPy works outside Python's lock. BLAS could share out a product too, but its threads wait for each other by
     spinning: when another process needs a core (a second training, say), an update takes ten times as long. This
     thread sleeps, and costs nothing then.
     """
-    if threads > 1:
-        return pool.submit(function, *arguments)
-    future = Future()
-    future.set_result(function(*arguments))
-    return future
+    if threads == 1:
+        return lambda: function(*arguments)
+    future = pool.submit(function, *arguments)
+    return lambda: function(*arguments) if future.cancel() else future.result()
 
 
 def product(a, b):
     """Return a @ b; if it is large, half of its rows are computed in the background."""
-    if threads == 1 or a.size * b.shape[1] < 2**23:
+    if a.size * b.shape[1] < 2**23:
         return a @ b
     half, result = len(a) // 2, np.empty((len(a), b.shape[1]), a.dtype)
     rest = background(np.matmul, a[half:], b, result[half:])
     np.matmul(a[:half], b, result[:half])
-    rest.result()
+    rest()
     return result
 
 
@@ -220,13 +220,9 @@ def padded_zeros(steps, rows, size, dtype):
 def number(kind, wanted, holds):
     """Return a parser of command-line words for numbers that hold; others raise with what is wanted."""
     def parse(word):
-        try:
-            value = kind(word)
-        except ValueError:
-            value = math.nan
-        return value if holds(value) else refuse(word)
-
-    def refuse(word):
+        with contextlib.suppress(ValueError):
+            if holds(kind(word)):
+                return kind(word)
         raise argparse.ArgumentTypeError(f"{word!r} is not {wanted}")
     return parse
 
