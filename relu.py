@@ -127,11 +127,11 @@ def forward_backward(weights, inputs, targets, states, masks=None):
             dz_t += dh_t
             dz_t *= slope_t
         dz = dz[:-1].reshape(T * B, -1)
+        if d > 0:
+            dx = util.product(dz, weights[f"Wxh{d}"].T)
         grads[f"bh{d}"] = util.background(np.sum, dz, 0)
         grads[f"Whh{d}"] = util.background(np.matmul, h[:-1].reshape(T * B, -1).T, dz)
         grads[f"Wxh{d}"] = util.background(np.matmul, xs[d].T, dz)
-        if d > 0:
-            dx = dz @ weights[f"Wxh{d}"].T
     grads = {name: grad() for name, grad in reversed(grads.items())}  # the last may not have begun
     return loss, grads, np.stack([h[-1] for h in hs])
 
