@@ -31,11 +31,11 @@ SEED = 1
 DECAY = 0.9999         # RMSProp: share of the running mean of squared gradients that is kept per update
 EPSILON = 1e-8         # RMSProp: keeps the step finite where a gradient has been zero so far
 CLIP_NORM = 1.0        # a longer gradient (all arrays as one vector) is scaled back: ReLU's gradients have spikes
-WARM_UP = 4000         # updates of rising rate: after 1000, as in the others, half of the units are dead for good
+WARM_UP = 4000         # updates of rising rate: with the others' 1000, nearly half of a layer's units die for good
 
 INPUT_SCALE = 0.05     # deviation of Wxh: the identity sums its inputs up, layer upon layer; less lets more units die
 BETA = 0.01            # weight of the norm stabiliser: 0.1 slows learning, and a run with it blew up
-HELD_NORM = 10.0       # a longer state is scaled back to it between batches: carried as it is, it would grow on
+HELD_NORM = 10.0       # a longer state is scaled back to it between batches: carried as they are, they only grow
 
 
 def activate(z):
