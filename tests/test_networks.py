@@ -173,3 +173,17 @@ def test_a_network_overfits_a_short_sentence_and_samples_it_back(model):
         model.rmsprop(weights, caches, result[-2], 0.01 * min(1, update / 200) * (1 - update / 1500))
     assert result[0] < 0.02
     assert "to" + "".join(model.sample(weights, characters, len(sentence) - 2, 0.1, rng, "to")) == sentence
+
+
+@each_model
+def test_results_do_not_depend_on_the_number_of_threads(model, monkeypatch):
+    rng = np.random.default_rng(8)
+    V, H, D, T, B = 65, 256, 2, 50, 10  # large enough for products to be shared out
+    weights, states = model.init_weights(V, H, D, rng), rng.random((D, B, H), np.float32)
+    inputs, targets = rng.integers(V, size=(2, T, B))
+    results = []
+    for threads in 1, 2:
+        monkeypatch.setattr(util, "threads", threads)
+        loss, *_, grads, carried = model.forward_backward(weights, util.one_hot(inputs, V), targets, states)
+        results.append([loss.tobytes(), carried.tobytes(), {name: grad.tobytes() for name, grad in grads.items()}])
+    assert results[0] == results[1]
