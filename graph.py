@@ -151,7 +151,7 @@ class Grapher:
         latest = [f"{name} {line.get_ydata()[-1]:.3f}" for name, line in zip(("training", "validation"), lines)
                   if len(line.get_ydata())]
         self.axes.set_title(f"{about['model']} on {about['text']}, epoch {epochs[-1]:.1f}: {', '.join(latest)}",
-                            fontsize=11)
+                            fontsize=11, parse_math=False)  # a file's name may have dollars
 
     def update(self):
         """Draw, unless the last drawing was so recent that drawing would take 1% of the time or more."""
@@ -235,7 +235,8 @@ def draw_curves(path, title, column, labels, curves):
         late += [y for x, y in zip(xs, ys) if x >= min(1, 0.05 * xs[-1])]
     fit_losses(axes, late)
     axes.set_xlim(left=0)
-    axes.legend(frameon=False)
+    for text in axes.legend(frameon=False).get_texts():
+        text.set_parse_math(False)
     figure.savefig(path, dpi=120)
 
 

@@ -58,7 +58,7 @@ def read_text(path):
     except UnicodeDecodeError as error:
         fail(f"{path} is not UTF-8 text (byte {error.start:,} is wrong); convert it first")
     except (OSError, ValueError) as error:
-        fail(f"cannot read {path}: {reason(error)}")
+        fail(f"cannot read {path or repr(path)}: {reason(error)}")
     return text or fail(f"{path} is empty")
 
 
@@ -154,19 +154,20 @@ def load_text(options):
     """
     if options.train is None:
         options.train, held_out = default_texts()
-        options.val = options.val or held_out
+        options.val = held_out if options.val is None else options.val
     train = read_text(options.train)
     least = options.batch_size * options.seq_size + 1
-    if options.val:
+    if options.val is not None:
         validation = read_text(options.val)
         if len(validation) < 2:
             fail(f"{options.val} has {len(validation)} character; a validation text needs at least 2")
     else:
         train, validation = train[:len(train) - len(train) // 10], train[len(train) - len(train) // 10:]
-        total, least = len(train) + len(validation), max(least + (least - 1) // 9, 20)
-    if (len(train) if options.val else total) < least:
-        fail(f"{options.train} has {len(train) if options.val else total:,} characters; batches of "
-             f"{options.batch_size} x {options.seq_size} steps need at least {least:,}")
+        least = max(least + (least - 1) // 9, 20)
+    size = len(train) + (len(validation) if options.val is None else 0)
+    if size < least:
+        fail(f"{options.train} has {size:,} characters; batches of {options.batch_size} x {options.seq_size} steps "
+             f"need at least {least:,}")
     options.train, options.val = (path and str(Path(path).resolve()) for path in (options.train, options.val))
     characters = vocabulary(train, validation)
     return SimpleNamespace(train=encode(train, characters), validation=encode(validation, characters),
@@ -391,7 +392,7 @@ def introduce(run):
     options, text = run.options, run.text
     size = sum(array.size for array in run.weights.values())
     say(f"Model    {run.model}: {options.depth} layers of {options.hidden_size} units, {size:,} weights")
-    say(f"Settings {options.epochs} epochs of {run.per_epoch:,} updates, batch {options.batch_size} x "
+    say(f"Settings {options.epochs} epoch{'s' * (options.epochs > 1)} of {run.per_epoch:,} updates, batch {options.batch_size} x "
         f"{options.seq_size} steps, learning rate {options.learning_rate:g}, dropout {options.dropout:g}, "
         f"seed {options.seed}")
     say(f"Text     {text.name}: {len(text.train):,} characters to train on, {len(text.validation):,} to validate on, "

@@ -249,6 +249,12 @@ def test_a_validation_text_of_one_character_is_refused(trained, tmp_path):
     assert "val.txt has 1 character; a validation text needs at least 2" in refusal(util.load_text, options)
 
 
+@pytest.mark.parametrize("option", ["--train", "--val"])
+def test_an_empty_path_is_a_mistake_and_not_the_default(trained, option):
+    options = parse("--train", trained.text, option, "")
+    assert "cannot read ''" in refusal(util.load_text, options)
+
+
 @pytest.mark.parametrize("own_validation", [True, False])
 @MODEST
 @given(batch_size=st.integers(1, 12), seq_size=st.integers(1, 30))

@@ -67,6 +67,13 @@ def test_a_redraw_updates_the_same_lines_and_shows_the_latest_figures(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["relu.csv", "relu.png"]
 
 
+def test_a_texts_name_is_no_formula(tmp_path, capsys):
+    files = [write_run(tmp_path / f"{n}.csv", text="$_{$.txt", sha256=str(n)) for n in range(2)]
+    Grapher(files[0]).draw()
+    assert capsys.readouterr().err == "" and (tmp_path / "0.png").exists()
+    assert graph.compare(files, tmp_path) == 0  # of two texts, so that the legend names them
+
+
 def test_redrawing_takes_less_than_a_hundredth_of_the_time(tmp_path, monkeypatch):
     grapher, clock, drawn = Grapher(write_run(tmp_path / "relu.csv")), [1000.0], []
     monkeypatch.setattr(graph.time, "monotonic", lambda: clock[0])
