@@ -5,8 +5,8 @@ reads one stream of 10,100 characters, and nothing holds it but what its penalty
 the hidden states where they are (Krueger, Memisevic 2016, arXiv 1511.08400). The two networks, alike but for BETA, are
 trained, and then read and drawn, from the project's root by
 
-    python stirnn.py --epochs 10 --no-plot --out runs/stabilised
-    python -m graphs.norms --train-plain --epochs 10 --no-plot --out runs/plain
+    python stirnn.py --epochs 20 --no-plot --out runs/stabilised
+    python -m graphs.norms --train-plain --epochs 20 --no-plot --out runs/plain
     python -m graphs.norms --stabilised runs/stabilised/stirnn.npz --plain runs/plain/stirnn.npz
 
 which writes graphs/norms.csv and graphs/norms.png; a stopped training goes on by the same command with --resume.
@@ -23,6 +23,7 @@ import util  # before NumPy: it sets the threads of NumPy's BLAS
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 import stirnn
 from graph import COLORS
@@ -126,6 +127,7 @@ def draw(path, about, curves):
         left.fill_between(steps, lowest, highest, color=color, alpha=0.25, linewidth=0)
         left.plot(steps, mean, color=color, linewidth=1.6, label=label)
         right.plot(steps, np.minimum(nats, TOP_LOSS), color=color, linewidth=1.6)
+    left.yaxis.set(major_formatter=LogFormatter(), minor_formatter=LogFormatter())  # 20, not 2 x 10^1
     for axes in left, right:
         axes.set(xscale="log", xlim=(1, STEPS), xlabel=f"step (character of {about['text']})")
         axes.axvline(stirnn.SEQ_SIZE, color="#888888", linewidth=0.8)
