@@ -19,7 +19,7 @@ import math
 import sys
 from pathlib import Path
 
-import util  # before NumPy: it sets the threads of NumPy's BLAS
+import util  # before NumPy: it sets up NumPy's BLAS
 
 import numpy as np
 from matplotlib.figure import Figure

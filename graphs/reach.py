@@ -18,7 +18,7 @@ import argparse
 import math
 from pathlib import Path
 
-import util  # before NumPy: it sets the threads of NumPy's BLAS
+import util  # before NumPy: it sets up NumPy's BLAS
 
 import numpy as np
 from matplotlib.figure import Figure
