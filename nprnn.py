@@ -11,7 +11,7 @@ N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). Along its fi
 unchanged, along all others it fades, and nothing can grow.
 """
 
-import util  # before NumPy: it sets up NumPy's BLAS
+import util  # before NumPy: it sets the threads of NumPy's BLAS
 
 import numpy as np
 

@@ -9,7 +9,7 @@ For layers d = 0 ... D-1 and steps t = 1 ... T, with x[0] the one-hot characters
 The recurrent matrices start as Xavier's Gaussians (Glorot, Bengio 2010): variance 1/N keeps the size of a state.
 """
 
-import util  # before NumPy: it sets up NumPy's BLAS
+import util  # before NumPy: it sets the threads of NumPy's BLAS
 
 import numpy as np
 

@@ -12,7 +12,7 @@ unchanged. To keep it in bounds later, the norm stabiliser (Krueger, Memisevic 2
     penalty = BETA * sum over d of mean over t and sequences of (||h[d](t)|| - ||h[d](t-1)||)^2
 """
 
-import util  # before NumPy: it sets up NumPy's BLAS
+import util  # before NumPy: it sets the threads of NumPy's BLAS
 
 import numpy as np
 

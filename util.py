@@ -22,10 +22,6 @@ from types import SimpleNamespace
 
 for library in "OPENBLAS", "MKL", "OMP":  # BLAS on one thread, for the reason that background() gives
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
-with contextlib.suppress(OSError):  # OpenBLAS takes a processor that it does not know (AMD's Zen 5) for one without
-    flags = Path("/proc/cpuinfo").read_text().split()  # AVX-512; with it, products take a half to a third of the time
-    if {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}.issubset(flags):
-        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 
 import numpy as np
 

@@ -31,7 +31,7 @@ from types import SimpleNamespace
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import util  # before NumPy: it sets up NumPy's BLAS
+import util  # before NumPy: it sets the threads of NumPy's BLAS
 
 import numpy as np
 

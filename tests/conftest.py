@@ -8,7 +8,7 @@ sys.path.insert(0, str(ROOT))
 
 import pytest  # noqa: E402
 
-import util  # noqa: E402  before anything imports NumPy: it sets up NumPy's BLAS
+import util  # noqa: E402  before anything imports NumPy: it sets the threads of NumPy's BLAS
 
 __all__ = ["util"]
 

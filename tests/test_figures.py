@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import util  # before NumPy: it sets up NumPy's BLAS
+import util  # before NumPy: it sets the threads of NumPy's BLAS
 
 import numpy as np
 
