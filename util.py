@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -391,13 +392,16 @@ def introduce(run):
     """Print what is trained on what, and open the plot."""
     options, text = run.options, run.text
     size = sum(array.size for array in run.weights.values())
-    say(f"Model    {run.model}: {options.depth} layers of {options.hidden_size} units, {size:,} weights")
-    say(f"Settings {options.epochs} epoch{'s' * (options.epochs > 1)} of {run.per_epoch:,} updates, batch {options.batch_size} x "
-        f"{options.seq_size} steps, learning rate {options.learning_rate:g}, dropout {options.dropout:g}, "
-        f"seed {options.seed}")
-    say(f"Text     {text.name}: {len(text.train):,} characters to train on, {len(text.validation):,} to validate on, "
-        f"{len(text.vocabulary)} distinct")
-    say(f"Results  {run.path}.csv (losses), {run.path}.png (plot), {run.path}.npz (checkpoint)")
+    about = {
+        "Model": f"{run.model}: {options.depth} layers of {options.hidden_size} units, {size:,} weights",
+        "Settings": f"{options.epochs} epoch{'s' * (options.epochs > 1)} of {run.per_epoch:,} updates, "
+                    f"batch {options.batch_size} x {options.seq_size} steps, learning rate {options.learning_rate:g}, "
+                    f"dropout {options.dropout:g}, seed {options.seed}",
+        "Text": f"{text.name}: {len(text.train):,} characters to train on, {len(text.validation):,} to validate on, "
+                f"{len(text.vocabulary)} distinct",
+        "Results": f"{run.path}.csv (losses), {run.path}.png (plot), {run.path}.npz (checkpoint)"}
+    for word, line in about.items():
+        say_indented(line, word.ljust(9), " " * 9)
     if run.iteration:
         say(f"Resuming after iteration {run.iteration:,} of {run.total:,}")
     say()
@@ -423,7 +427,8 @@ def snapshot(run):
 
 def save(run, content):
     """Write a snapshot as the run's checkpoint, unless it is None; return whether it is on disk."""
-    return content is not None and written(run.path.with_suffix(".npz"), write_file, lambda file: file.write(content), True)
+    path = run.path.with_suffix(".npz")
+    return content is not None and written(path, write_file, lambda file: file.write(content), True)
 
 
 def load_checkpoint(path, model):
@@ -457,7 +462,7 @@ def load_checkpoint(path, model):
         run.dropout_rng, run.sample_rng = np.random.default_rng(), np.random.default_rng()
         run.dropout_rng.bit_generator.state, run.sample_rng.bit_generator.state = run.rngs
     except (FileNotFoundError, NotADirectoryError):
-        fail(f"there is no saved network {path}; train one first: python {model}.py")
+        fail(f"there is no saved network {path}; train one first: {command(model, path.parent)}")
     except Exception as error:  # a damaged file can fail in any layer: zip, deflate, array header, JSON, our own keys
         fail(f"{path} is no checkpoint to go on from: {' '.join(str(error).split()) or type(error).__name__}")
     run.states = arrays.pop("states")
@@ -514,6 +519,12 @@ def on_terminal():
     return sys.stdout is not None and sys.stdout.isatty()
 
 
+def say_indented(line, first, others):
+    """Print a line that begins with first; on a terminal it is broken at its width, between words, after others."""
+    width = shutil.get_terminal_size().columns if on_terminal() else sys.maxsize
+    say(textwrap.fill(line, width, initial_indent=first, subsequent_indent=others, drop_whitespace=False) or first)
+
+
 progress_width = 0  # of the line that the next one is to overwrite
 
 
@@ -564,7 +575,8 @@ def log(run, loss=None, validation_loss=math.nan, sample=None, penalty=math.nan)
     run.seconds = run.seconds_before + time.monotonic() - run.started
     if not math.isfinite(loss or 0) or not math.isfinite(validation_loss if loss is None or sample is not None else 0):
         run.grapher.draw()
-        advice = f"go on from the last checkpoint: {command(run, f'--learning-rate {options.learning_rate / 2:g}')}"
+        words = "--resume", "--learning-rate", f"{options.learning_rate / 2:g}"
+        advice = f"go on from the last checkpoint: {command(run.model, options.out, *words)}"
         if not run.path.with_suffix(".npz").exists():
             advice = "start again with a lower --learning-rate"
         fail(f"the loss is not finite any more at iteration {run.iteration:,}; {advice}", status=1)
@@ -582,15 +594,17 @@ def log(run, loss=None, validation_loss=math.nan, sample=None, penalty=math.nan)
         run.shown = now
         show_progress(run, whole_line=sample is not None)
     if sample is not None:
-        say("\n" + "\n".join("    " + line for line in "".join(sample).splitlines()) + "\n")
+        say()
+        for line in "".join(sample).splitlines():
+            say_indented(line, " " * 4, " " * 4)
+        say()
     if run.losses and run.iteration % options.save_every == 0:
         run.unproven = snapshot(run)
 
 
-def command(run, more=""):
-    """Return the command line that goes on with a run."""
-    words = ["python", Path(sys.argv[0]).name, "--resume", *(["--out", run.options.out] * ("out" in run.options.given))]
-    return f"{shlex.join(words)} {more}".strip()
+def command(model, out, *words):
+    """Return the command line of a script with those words and, where it is not the default, the output folder."""
+    return shlex.join(["python", f"{model}.py", *words, *(["--out", str(out)] * (str(out) != "runs"))])
 
 
 def finish(run):
@@ -604,6 +618,7 @@ def finish(run):
         why = "the network has diverged: " if content is None else ""
         fail(f"{why}the last state is not in {run.path}.npz", status=1)
     if run.iteration < run.total:
-        say(f"Stopped after iteration {run.iteration:,} of {run.total:,}. Go on with: {command(run)}")
+        say(f"Stopped after iteration {run.iteration:,} of {run.total:,}. Go on with: "
+            f"{command(run.model, run.options.out, '--resume')}")
     else:
-        say(f"Done. Draw characters from the network: python {Path(sys.argv[0]).name} --sample 500")
+        say(f"Done. Draw characters from the network: {command(run.model, run.options.out, '--sample', '500')}")
