@@ -81,10 +81,11 @@ def present(xs, ys):
 
 
 def fit_losses(axes, late):
-    """Fit the axis of losses to the late ones, so that the first steep fall does not flatten all the rest."""
+    """Fit the axis of losses to the late ones: neither the first steep fall nor a spike is to flatten all the rest."""
     if late:
-        margin = 0.04 * (max(late) - min(late)) + 0.01
-        axes.set_ylim(min(late) - margin, max(late) + margin)
+        lowest, highest = min(late), sorted(late)[int(0.99 * len(late))]
+        margin = 0.04 * (highest - lowest) + 0.01
+        axes.set_ylim(lowest - margin, highest + margin)
     axes.grid(True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -232,7 +233,7 @@ def draw_curves(path, title, column, labels, curves):
         known = about["model"] in COLORS and models.count(about["model"]) == 1
         xs, ys = present(columns["epoch"], columns[column])
         axes.plot(xs, ys, label=label, linewidth=1.4, color=COLORS[about["model"]] if known else next(spare))
-        late += [y for x, y in zip(xs, ys) if x >= min(1, 0.05 * xs[-1])]
+        late += [y for x, y in zip(xs, ys) if x >= 0.05 * xs[-1]]
     fit_losses(axes, late)
     axes.set_xlim(left=0)
     for text in axes.legend(frameon=False).get_texts():
