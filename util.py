@@ -522,7 +522,7 @@ def on_terminal():
 def say_indented(line, first, others):
     """Print a line that begins with first; on a terminal it is broken at its width, between words, after others."""
     width = shutil.get_terminal_size().columns if on_terminal() else sys.maxsize
-    say(textwrap.fill(line, width, initial_indent=first, subsequent_indent=others, drop_whitespace=False) or first)
+    say(textwrap.fill(line, width, initial_indent=first, subsequent_indent=others) or first)
 
 
 progress_width = 0  # of the line that the next one is to overwrite

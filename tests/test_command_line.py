@@ -89,7 +89,7 @@ def test_training_prints_what_it_trains_its_progress_and_a_sample(trained):
                         r"[\d,]+ char/s  0:00:00 left", lines[last])
     sample = [line for line in lines[last + 1:] if line.startswith("    ")]
     assert 150 < sum(len(line) - 3 for line in sample) <= 201 and set("".join(sample)) <= set(TEXT)
-    assert lines[-1].startswith("Done.") and "--sample 500" in lines[-1]
+    assert lines[-1].startswith("Done.") and "python relu.py --sample 500 --out " in lines[-1]
     assert trained.result.errors == []
 
 
@@ -144,6 +144,15 @@ def test_numbers_that_overflow_give_no_numpy_warnings_from_the_second_thread_eit
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("error")
         assert np.isinf(util.product(large, large[:256])).all()
+
+
+def test_on_a_terminal_lines_are_broken_between_words_and_keep_their_indent(monkeypatch, capsys):
+    monkeypatch.setattr(util, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    util.say_indented("To be, or not to be, that is", "    ", "    ")
+    util.say_indented("", "    ", "    ")
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "    To be, or not to", "    be, that is", ""]
 
 
 # Sampling --------------------------------------------------------------------------------------------------------

@@ -509,7 +509,7 @@ def test_a_run_that_diverges_stops_and_its_checkpoint_goes_on_with_a_lower_rate(
         _, errors = do("relu", "--resume", "--no-plot", "--out", stopped, "--learning-rate", rate, "--save-every", 1,
                        status=1)
         found = re.fullmatch(r"relu.py: the loss is not finite any more at iteration (\d+); go on from the last "
-                             r"checkpoint: python relu.py --resume .*--learning-rate \S+\n", errors)
+                             r"checkpoint: python relu.py --resume --learning-rate \S+ --out \S+\n", errors)
         assert found and start <= saved(stopped / "relu.npz")["iteration"] < int(found[1])
     do("relu", "--resume", "--no-plot", "--out", stopped, "--learning-rate", 0.001)
     assert saved(stopped / "relu.npz")["losses"][-1] < 10
