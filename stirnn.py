@@ -58,7 +58,7 @@ def init_weights(vocabulary_size, hidden_size, depth, rng, dtype=np.float32):
         weights[f"bh{d}"] = np.zeros(hidden_size)
     weights["Why"] = np.zeros((hidden_size, vocabulary_size))  # of a state that only grows, nothing should be heard yet
     weights["by"] = np.zeros(vocabulary_size)
-    return {name: array.astype(dtype) for name, array in weights.items()}
+    return {name: util.aligned(array.astype(dtype)) for name, array in weights.items()}
 
 
 def dropout_masks(shape, rate, rng, dtype=np.float32):
@@ -82,13 +82,13 @@ def forward(weights, inputs, states, masks=None):
     x = inputs.reshape(T * B, -1)
     xs, hs = [], []
     for d in range(len(states)):
-        Whh = weights[f"Whh{d}"]
         z = (util.product(x, weights[f"Wxh{d}"]) + weights[f"bh{d}"]).reshape(T, B, -1)  # all steps at once
         h, padded = util.padded_zeros(T + 1, *states[d].shape, z.dtype)
         h[0] = states[d]
-        for h_prev, hWhh, h_t, z_t in zip(padded, padded[1:], h[1:], z):  # only the recurrence has to go step by step
-            np.dot(h_prev, Whh, out=hWhh)  # into h_t
-            h_t += z_t
+        Whh, hWhh = weights[f"Whh{d}"], np.empty_like(padded[0])
+        for h_prev, h_t, z_t in zip(padded, h[1:], z):  # only the recurrence has to go step by step
+            np.dot(h_prev, Whh, out=hWhh)
+            np.add(hWhh[:B], z_t, out=h_t)
             activate(h_t)
         xs.append(x)
         hs.append(h)
@@ -150,11 +150,10 @@ def forward_backward(weights, inputs, targets, states, masks=None):
         dh = dh + dh_penalty
         slopes = slope(h[1:])
         dz, padded = util.padded_zeros(T + 1, *states[d].shape, dh.dtype)  # dz[T] = 0: of no step
-        WhhT = weights[f"Whh{d}"].T.copy()  # small products with a transposed view take three times as long
-        for dz_next, dzWhhT, dz_t, dh_t, slope_t in zip(
-                padded[::-1], padded[-2::-1], dz[-2::-1], dh[::-1], slopes[::-1]):
-            np.dot(dz_next, WhhT, out=dzWhhT)  # into dz_t
-            dz_t += dh_t
+        WhhT, dzWhhT = util.aligned(weights[f"Whh{d}"].T), np.empty_like(padded[0])
+        for dz_next, dz_t, dh_t, slope_t in zip(padded[:0:-1], dz[-2::-1], dh[::-1], slopes[::-1]):
+            np.dot(dz_next, WhhT, out=dzWhhT)
+            np.add(dzWhhT[:B], dh_t, out=dz_t)
             dz_t *= slope_t
         dz = dz[:-1].reshape(T * B, -1)
         if d > 0:

@@ -43,7 +43,7 @@ import tanh
 SCRIPTS = {"tanh.py": tanh, "relu.py": relu, "stirnn.py": stirnn, "nprnn.py": nprnn}
 V, DEPTH, DROPOUT = 65, 3, 0.1  # the original's characters, layers and dropout
 LEARNING_RATE = 1e-5            # the work is the same at any rate, and at this one nothing can diverge
-UPDATES = 10                    # of a contender in one turn
+UPDATES = 50                    # of a contender in one turn; the first after a rest are slow, and training does not rest
 LIMIT_SIZE = 2048               # rows of the square product that stands for the machine's limit
 VALIDATION_SIZE = 90_707        # characters of the original's validation text
 REST = 0.1                      # seconds after a turn: some pools of threads spin on for a while before they sleep

@@ -78,7 +78,7 @@ def test_a_wrong_sign_in_any_array_is_caught(model, fault, monkeypatch):
     ("dnorms[:-1] -= growth[1:]", "dnorms[:-1] -= growth[1:]; dnorms[-1] = 0"),
     ("dnorms *= 2 * BETA / growth.size", "dnorms *= 2 * BETA / len(growth)"),
     ("dlogits[target] -= 1", "dlogits[target] += 1"),
-    ("dz_t += dh_t", "dz_t -= dh_t"),
+    ("np.add(dzWhhT[:B], dh_t", "np.subtract(dzWhhT[:B], dh_t"),
     ("dz_t *= slope_t", "dz_t *= 1"),
     ("dx.reshape(T, B, -1) * masks[d]", "dx.reshape(T, B, -1)"),
 ])

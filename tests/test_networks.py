@@ -20,6 +20,7 @@ def test_weights_are_a_dict_of_float32_arrays_named_and_shaped_as_in_the_equatio
     shapes.update({f"Whh{d}": (32, 32) for d in range(3)} | {f"bh{d}": (32,) for d in range(3)})
     assert {name: array.shape for name, array in weights.items()} == shapes
     assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+    assert {array.ctypes.data % 64 for array in weights.values()} == {0}
 
 
 @pytest.mark.parametrize("model", [tanh, relu], ids=lambda model: model.MODEL)
@@ -47,13 +48,14 @@ def test_np_rnns_recurrent_matrix_is_symmetric_positive_definite_and_its_largest
 
 
 @each_model
-def test_forward_is_the_equations_of_the_docstring(model):
+@pytest.mark.parametrize("B", [1, 2, 3, 4, 5])
+def test_forward_is_the_equations_of_the_docstring(model, B):
     rng = np.random.default_rng(0)
     weights = model.init_weights(4, 5, 2, rng, np.float64)
     for array in weights.values():
         array += rng.normal(0, 0.3, array.shape)
-    inputs, states = util.one_hot(rng.integers(0, 4, (6, 2)), 4, np.float64), rng.uniform(0, 1, (2, 2, 5))
-    masks = model.dropout_masks((2, 6, 2, 5), 0.5, rng, np.float64)
+    inputs, states = util.one_hot(rng.integers(0, 4, (6, B)), 4, np.float64), rng.uniform(0, 1, (2, B, 5))
+    masks = model.dropout_masks((2, 6, B, 5), 0.5, rng, np.float64)
     logits, _, _ = model.forward(weights, inputs, states, masks)
     f = np.tanh if model is tanh else lambda z: np.where(z > 0, z, 0)
     h = states.copy()
@@ -62,7 +64,18 @@ def test_forward_is_the_equations_of_the_docstring(model):
         for d in range(2):
             h[d] = f(x @ weights[f"Wxh{d}"] + h[d] @ weights[f"Whh{d}"] + weights[f"bh{d}"])
             x = h[d] * masks[d, t]
-        assert np.allclose(logits[2 * t:2 * t + 2], x @ weights["Why"] + weights["by"], rtol=1e-12)
+        assert np.allclose(logits[B * t:B * t + B], x @ weights["Why"] + weights["by"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("rows", range(1, 10))
+def test_padded_steps_are_those_of_the_array_and_whole_blocks_of_rows(rows):
+    array, padded = util.padded_zeros(3, rows, 5, np.float32)
+    array[:] = np.random.default_rng(0).random(array.shape)
+    assert array.flags.c_contiguous and len(padded) == 3
+    assert rows == 1 or padded.shape[1] % 4 == 0
+    rest = np.concatenate([array.reshape(-1, 5), np.zeros((4, 5), np.float32)])
+    for t in range(3):
+        assert np.array_equal(padded[t], rest[t * rows:][:padded.shape[1]])
 
 
 @each_model

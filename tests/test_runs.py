@@ -100,6 +100,7 @@ def saved(path, model="relu"):
     """Return all that a checkpoint holds, its times apart."""
     run = util.load_checkpoint(path, model)
     history = [[str(value) for i, value in enumerate(row) if util.COLUMNS[i] != "seconds"] for row in run.history]
+    assert {array.ctypes.data % 64 for array in run.weights.values()} == {0}
     arrays = {**run.weights, **{f"cache of {name}": cache for name, cache in run.caches.items()}, "states": run.states}
     return {**{name: array.tobytes() for name, array in arrays.items()}, "iteration": run.iteration, "rngs": run.rngs,
             "losses": list(run.losses), "history": history, "sha256": run.sha256, "vocabulary": run.vocabulary}
