@@ -217,7 +217,7 @@ def padded_zeros(steps, rows, size, dtype):
     padded_rows = rows if rows == 1 else -(-rows // 4) * 4
     flat = np.zeros((steps * rows + padded_rows - rows, size), dtype)
     array = flat[:steps * rows].reshape(steps, rows, size)
-    return array, np.lib.stride_tricks.as_strided(flat, (steps, padded_rows, size), array.strides, writeable=False)
+    return array, np.ndarray((steps, padded_rows, size), dtype, flat, strides=array.strides)
 
 
 def aligned(array):
