@@ -311,6 +311,10 @@ def main(model, description, defaults, train, sample):
 
 def print_sample(model, options, sample):
     """Print the prime and options.sample characters from the saved network, each as it is drawn."""
+    training = options.given.keys() - {"sample", "temperature", "prime", "seed", "out", "no_plot", "quiet"}
+    if training:
+        fail(f"{', '.join('--' + name.replace('_', '-') for name in sorted(training))} can only be given for training, "
+             "and --sample, --temperature and --prime train nothing")
     run = load_checkpoint(Path(options.out) / f"{model}.npz", model)
     prime = options.prime or ""
     unknown = sorted(set(prime) - set(run.vocabulary))

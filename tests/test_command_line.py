@@ -222,8 +222,16 @@ def test_an_output_folder_that_is_a_file_is_found_before_training(trained, tmp_p
 
 
 def test_a_prime_with_unknown_characters_names_them(trained, tmp_path):
-    line = mistake(tmp_path, "--out", trained.out, "--prime", "xylophon€")
-    assert "'l', 'p', 'x', '€', which" in line and "'o'" not in line
+    result = run("--out", trained.out, "--prime", "xylophon€", cwd=tmp_path)
+    assert (result.status, result.out) == (2, b"") and len(result.errors) == 1
+    assert "'l', 'p', 'x', '€', which" in result.errors[0] and "'o'" not in result.errors[0]
+
+
+@pytest.mark.parametrize("words", [["--sample", "9"], ["--prime", "the"], ["--temperature", "0.5"]], ids=" ".join)
+def test_an_option_of_training_beside_one_of_sampling_is_refused(trained, words):
+    result = run("--out", trained.out, "--train", trained.text, "--batch-size", "4", *words)
+    assert (result.status, result.out) == (2, b"") and len(result.errors) == 1
+    assert result.errors[0].startswith("relu.py: --batch-size, --train can only be given for training")
 
 
 def test_another_models_checkpoint_is_refused(trained, tmp_path):
