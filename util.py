@@ -223,8 +223,8 @@ def padded_zeros(steps, rows, size, dtype):
 def aligned(array):
     """Return a copy in C order that starts at a multiple of 64 bytes: small products with it are the fastest.
 
-    With AVX-512 they take a fifth more time if each vector lies in two cache lines, and NumPy aligns to 16 bytes only.
-    With a transposed view they take three times as long.
+    With AVX-512 they take a fifth more time if each vector lies in two cache lines, and NumPy aligns to 16 bytes only;
+    with a transposed view they take nearly four times as long.
     """
     space = np.empty(array.nbytes + 64, np.uint8)
     start = -space.ctypes.data % 64

@@ -224,7 +224,7 @@ def test_an_output_folder_that_is_a_file_is_found_before_training(trained, tmp_p
 def test_a_prime_with_unknown_characters_names_them(trained, tmp_path):
     result = run("--out", trained.out, "--prime", "xylophon€", cwd=tmp_path)
     assert (result.status, result.out) == (2, b"") and len(result.errors) == 1
-    assert "'l', 'p', 'x', '€', which" in result.errors[0] and "'o'" not in result.errors[0]
+    assert result.errors[0].startswith("relu.py: --prime has 'l', 'p', 'x', '€', which")
 
 
 @pytest.mark.parametrize("words", [["--sample", "9"], ["--prime", "the"], ["--temperature", "0.5"]], ids=" ".join)
