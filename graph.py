@@ -4,6 +4,7 @@ Everything is drawn from the CSV files that the runs write. Losses are cross-ent
 """
 
 import argparse
+import io
 import itertools
 import json
 import math
@@ -13,96 +14,67 @@ import sys
 import time
 from pathlib import Path
 
-COLUMNS = "iteration", "epoch", "train_loss", "validation_loss", "seconds", "batch_loss", "penalty"
+import numpy as np
+
+from util import COLUMNS, VERSION, reason, say, warn, write_file
+
 COLORS = {"tanh": "#0072B2", "relu": "#D55E00", "stirnn": "#CC79A7", "nprnn": "#009E73"}  # Okabe, Ito: for all eyes
 OTHER_COLORS = "#56B4E9", "#E69F00", "#000000", "#999999"
 REFERENCE = Path(__file__).resolve().parent / "graphs"
 
 
-def write_file(path, write, durable=False):
-    """Replace a file as a whole by what write(file) writes, or leave it as it was; raises OSError."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_csv(path, about, rows):
-    """Write the CSV file of a run: what it says of itself (a dict), and its rows; raises OSError.
-
-    The file is replaced as a whole at every row, so that it is never cut and survives the removal of its folder.
-    """
-    lines = [f"# {json.dumps(about)}", ",".join(COLUMNS)]
-    lines += [",".join("" if math.isnan(value) else f"{value:.9g}" for value in row) for row in rows]
-    write_file(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
-
-
 def read_csv(path):
-    """Return what a CSV file of a run says of itself (a dict), and its columns (a dict of lists, NaN where empty).
+    """Return what a CSV file of a run says of itself (a dict), and its columns (a dict of arrays, NaN where empty).
 
     Raises OSError or, where it is not a whole file of ours, ValueError with the reason.
     """
     content = Path(path).read_text(encoding="utf-8")
-    lines = content.splitlines()
-    if not lines:
-        raise ValueError("it is empty")
+    about, names, *lines = content.splitlines() if content.count("\n") > 1 else ("", "")
     try:
-        about = json.loads(lines[0].removeprefix("# "))
-        about["model"], about["text"], about["sha256"]
-        whole = tuple(lines[1].split(",")) == COLUMNS
+        about = json.loads(about.removeprefix("# "))
+        if about["version"] != VERSION:
+            raise ValueError
+        about["model"], about["text"], about["sha256"], about["batch_size"], about["seq_size"]
     except (ValueError, TypeError, LookupError):
-        whole = False
-    if not whole:
-        raise ValueError("it is not a file of losses that a run of this project wrote")
+        about = None
+    if about is None or tuple(names.split(",")) != COLUMNS:
+        raise ValueError("it is not a file of losses that a run of this version wrote")
     rows = []
-    for number, line in enumerate(lines[2:], start=3):
+    for number, line in enumerate(lines, start=3):
         try:
-            rows.append([float(value) if value else math.nan for value in line.split(",")])
+            rows.append([float(value or "nan") for value in line.split(",")])
         except ValueError:
             rows.append([])
-        if len(rows[-1]) != len(COLUMNS) or (number == len(lines) and not content.endswith("\n")):
+        if len(rows[-1]) != len(COLUMNS) or (number == len(lines) + 2 and not content.endswith("\n")):
             raise ValueError(f"line {number} is damaged or cut off")
-    return about, {name: [row[i] for row in rows] for i, name in enumerate(COLUMNS)}
+    return about, dict(zip(COLUMNS, np.array(rows).reshape(-1, len(COLUMNS)).T))
 
 
-def present(xs, ys):
-    """Return the points whose y is not NaN, as two lists."""
-    points = [(x, y) for x, y in zip(xs, ys) if not math.isnan(y)]
-    return [x for x, _ in points], [y for _, y in points]
+def curve(columns, name):
+    """Return the epochs and losses of a column where it is not empty."""
+    there = ~np.isnan(columns[name])
+    return columns["epoch"][there], columns[name][there]
 
 
-def fit_losses(axes, late):
-    """Fit the axis of losses to the late ones: neither the first steep fall nor a spike is to flatten all the rest."""
-    if late:
-        lowest, highest = min(late), sorted(late)[int(0.99 * len(late))]
-        margin = 0.04 * (highest - lowest) + 0.01
-        axes.set_ylim(lowest - margin, highest + margin)
+def new_axes(figure, **words):
+    """Return the axes of a figure of losses."""
+    axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)", **words)
     axes.grid(True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    return axes
 
 
-def other_curves(path, about):
-    """Return the latest known curves of the other models on the same text: [(model, columns)]."""
-    curves = []
-    for model in COLORS:
-        for candidate in (Path(path).parent / f"{model}.csv", REFERENCE / f"{model}.csv"):
-            try:
-                other, columns = read_csv(candidate)
-            except (OSError, ValueError):
-                continue
-            if model != about["model"] and (other["model"], other["sha256"]) == (model, about["sha256"]):
-                curves.append((model, columns))
-                break
-    return curves
+def fit(axes, curves):
+    """Fit the axes to curves: neither the first steep fall nor a spike is to flatten all the rest."""
+    end = max((xs[-1] for xs, _ in curves if len(xs)), default=0)
+    parts = [ys[(xs >= 0.05 * end) & np.isfinite(ys)] for xs, ys in curves]
+    late = np.sort(np.concatenate(parts or [[]]))
+    if len(late):
+        latest = [ys[-1] for ys in parts if len(ys)]  # always in view, also where a loss rises
+        highest = max(late[int(0.98 * (len(late) - 1))], *latest)
+        margin = 0.04 * (highest - late[0]) + 0.01
+        axes.set_ylim(late[0] - margin, highest + margin)
+    axes.set_xlim(0, max(end, 0.1))
 
 
 class Grapher:
@@ -112,47 +84,53 @@ class Grapher:
     resized, its display gone) can hold training up, and it stays open when training has ended.
     """
 
-    def __init__(self, csv, window=False, figure=None):
+    def __init__(self, csv, window=False, warn=warn, figure=None):
         from matplotlib.figure import Figure
-        self.csv = Path(csv)
-        self.figure = figure or Figure()
-        self.figure.set_size_inches(8, 5)
-        self.axes = self.figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)")
-        try:
-            about, _ = read_csv(csv)
-        except (OSError, ValueError):  # the disk is full, say: draw() will tell
-            about = {"model": self.csv.stem, "sha256": None}
-        color = COLORS.get(about["model"], OTHER_COLORS[0])
-        for model, columns in other_curves(csv, about):
-            self.axes.plot(*present(columns["epoch"], columns["validation_loss"]), color=COLORS[model], alpha=0.35,
-                           linewidth=1, label=f"{model}, validation")
-        self.raw, = self.axes.plot([], [], color=color, alpha=0.25, linewidth=0.8, label="training, one batch")
-        self.train, = self.axes.plot([], [], color=color, linewidth=1.6, label="training, mean of 100")
-        self.validation, = self.axes.plot([], [], color="#222222", marker=".", linewidth=1.2, label="validation")
-        self.axes.legend(loc="upper right", frameon=False)
+        self.csv, self.window, self.warn = Path(csv), window, warn
+        self.figure = figure or Figure((8, 5), layout="constrained")
+        self.axes = new_axes(self.figure)
+        self.train, = self.axes.plot([], [], linewidth=1.6, zorder=3)
+        self.validation, = self.axes.plot([], [], color="#222222", marker=".", linewidth=1.2, zorder=3)
+        self.others = None  # the curves behind, not yet looked for
+        self.view = None  # the limits that were set last: if they are others now, the user has chosen a view
         self.due = 0.0
-        if window and (sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
-            alone = ({"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"
-                     else {"start_new_session": True})  # Ctrl-C is for the training, not for the window
-            subprocess.Popen([sys.executable, __file__, "--watch", str(self.csv)], stdin=subprocess.DEVNULL,
-                             stdout=subprocess.DEVNULL, **alone)
 
     def refresh(self):
         """Put what the CSV file says now into the lines, which stay the same objects, and fit the axes to them."""
         about, columns = read_csv(self.csv)
-        epochs = columns["epoch"]
-        self.raw.set_data(*present(epochs, columns["batch_loss"]))
-        self.train.set_data(*present(epochs, columns["train_loss"]))
-        self.validation.set_data(*present(epochs, columns["validation_loss"]))
-        if not epochs:
-            return
-        lines = self.train, self.validation
-        fit_losses(self.axes, [y for line in lines for x, y in line.get_xydata() if x >= 0.05 * epochs[-1]])
-        self.axes.set_xlim(0, max(epochs[-1], 0.1))
-        latest = [f"{name} {line.get_ydata()[-1]:.3f}" for name, line in zip(("training", "validation"), lines)
-                  if len(line.get_ydata())]
-        self.axes.set_title(f"{about['model']} on {about['text']}, epoch {epochs[-1]:.1f}: {', '.join(latest)}",
+        if self.others is None:
+            self.others = [self.axes.plot(*curve(other, "validation_loss"), color=COLORS[model], alpha=0.4,
+                                          linewidth=1, label=label) for model, label, other in self.behind(about)]
+        self.train.set_color(COLORS.get(about["model"], OTHER_COLORS[0]))
+        curves = []
+        for line, name in (self.train, "train"), (self.validation, "validation"):
+            curves.append(curve(columns, f"{name}_loss"))
+            line.set_data(*curves[-1])
+            line.set_label(f"{name} {curves[-1][1][-1]:.3f}" if len(curves[-1][1]) else f"{name} -")
+        if self.view in (None, (self.axes.get_xlim(), self.axes.get_ylim())):
+            fit(self.axes, curves)
+            self.view = self.axes.get_xlim(), self.axes.get_ylim()
+            if self.figure.canvas.toolbar:  # its Home button comes back to this view, which follows the run
+                self.figure.canvas.toolbar.update()
+                self.figure.canvas.toolbar.push_current()
+        self.axes.set_title(f"{about['model']} on {about['text']}, epoch {max(columns['epoch'], default=0):.1f}",
                             fontsize=11, parse_math=False)  # a file's name may have dollars
+        self.axes.legend(loc="upper right", fontsize=8, frameon=False)
+
+    def behind(self, about):
+        """Return the validation curves to draw behind: the other models' own runs on this text, or references."""
+        found = []
+        for model in COLORS:
+            places = [self.csv.with_name(f"{model}.csv")] * (model != about["model"])
+            for path in *places, REFERENCE / f"{model}.1.csv":
+                try:
+                    other, columns = read_csv(path)
+                except (OSError, ValueError):
+                    continue
+                if other["sha256"] == about["sha256"]:
+                    found.append((model, model + " (reference)" * is_reference(path), columns))
+                    break
+        return found
 
     def update(self):
         """Draw, unless the last drawing was so recent that drawing would take 1% of the time or more."""
@@ -160,33 +138,80 @@ class Grapher:
             self.draw()
 
     def draw(self):
-        """Draw the PNG file now; if it can't be written, say so and go on."""
+        """Draw the PNG file now, and open the window if it is not open yet; if it can't be written, say so."""
         started = time.monotonic()
         target = self.csv.with_suffix(".png")
         try:
             self.refresh()
-            write_file(target, lambda file: self.figure.savefig(file, format="png", dpi=100))
+            picture = io.BytesIO()
+            self.figure.savefig(picture, format="png", dpi=100)
+            write_file(target, picture.getvalue())
+            if self.window:
+                self.window = False
+                open_window(self.csv)
         except (OSError, ValueError) as error:
-            print(f"\ncannot draw {target}: {error}; training goes on", file=sys.stderr)
+            self.warn(f"cannot draw {target}: {reason(error)}")
         self.due = time.monotonic() + 120 * (time.monotonic() - started)
 
 
-def watch(csv):
-    """Show a run's losses in a window, which follows the CSV file until it is closed."""
+def has_display():
+    """Return whether there is a screen to open a window on."""
+    return sys.platform in ("win32", "darwin") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+
+
+def open_window(csv):
+    """Start the process that shows a run in a window."""
+    if has_display():
+        alone = ({"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"
+                 else {"start_new_session": True})  # Ctrl-C is for the training, not for the window
+        subprocess.Popen([sys.executable, __file__, "--watch", str(csv)], stdin=subprocess.DEVNULL,
+                         stdout=subprocess.DEVNULL, **alone)
+
+
+def no_window():
+    """Return why there can be no window, or None. Matplotlib falls back to a backend without windows silently."""
     import matplotlib
     from matplotlib import pyplot
-    figure = pyplot.figure(f"{Path(csv).stem}: losses")
-    if matplotlib.get_backend().lower() == "agg":
-        sys.exit("No window: Python has no tkinter (Debian, Ubuntu: apt install python3-tk). The plot is in "
-                 f"{Path(csv).with_suffix('.png')}")
+    pyplot.figure()
+    pyplot.close()
+    if matplotlib.get_backend().lower() != "agg":
+        return None
+    if os.environ.get("MPLBACKEND", "").lower() == "agg":
+        return f"MPLBACKEND={os.environ['MPLBACKEND']} has none"
+    try:
+        import tkinter
+        tkinter.Tk().destroy()
+    except ImportError:
+        return "Python has no tkinter (Debian, Ubuntu: apt install python3-tk)"
+    except tkinter.TclError as error:
+        return str(error)
+    return "Matplotlib finds no backend for one"
+
+
+def watch(csv):
+    """Show a run's losses in a window, which follows the CSV file until it is closed or a newer one takes its place."""
+    from matplotlib import pyplot
+    csv = Path(csv)
+    try:
+        read_csv(csv)
+    except (OSError, ValueError) as error:
+        sys.exit(f"cannot watch {csv}: {reason(error)}")
+    why = no_window()
+    if why:
+        sys.exit(f"No window: {why}. The plot is in {csv.with_suffix('.png')}")
     if os.name == "posix":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a vanishing display has to say belongs in no training log
+    figure = pyplot.figure(f"{csv.stem}: losses", layout="constrained")
     grapher = Grapher(csv, figure=figure)
+    newest = csv.with_suffix(".window")  # holds the number of the process whose window is the newest
+    write_file(newest, str(os.getpid()).encode())
     seen = 0
 
     def follow():
         nonlocal seen
         try:
+            if newest.exists() and newest.read_text() != str(os.getpid()):
+                pyplot.close()
             changed = os.stat(csv).st_mtime_ns
             if changed != seen and time.monotonic() >= grapher.due:
                 started = time.monotonic()
@@ -201,103 +226,147 @@ def watch(csv):
     timer.start()
     follow()
     pyplot.show()
+    if newest.exists() and newest.read_text() == str(os.getpid()):
+        newest.unlink()
 
+
+# Comparison of runs ----------------------------------------------------------------------------------------------
 
 def find_files(out):
-    """Return the CSV files to compare: the user's own runs, and where a model has none, the project's reference."""
-    candidates = [(out / f"{model}.csv", REFERENCE / f"{model}.csv") for model in COLORS]
-    return [own if own.exists() else reference for own, reference in candidates if own.exists() or reference.exists()]
+    """Return the CSV files to compare: the user's own runs, and the project's references."""
+    own = [out / f"{model}.csv" for model in COLORS if (out / f"{model}.csv").exists()]
+    return own + [path for model in COLORS for path in sorted(REFERENCE.glob(f"{model}.[0-9].csv"))]
 
 
-def read_curves(files):
-    """Return the runs in files that can be drawn, as (path, about, columns), and whether all could."""
-    curves = []
+def is_reference(path):
+    """Return whether a CSV file is one that comes with the project."""
+    return path.resolve().parent == REFERENCE
+
+
+def read_groups(files, only_own_text):
+    """Return the runs in files, those that differ in their seed only together, by label; and whether all could be read.
+
+    A run is (path, about, columns). only_own_text leaves references out that are of another text than the first run.
+    """
+    runs, groups = [], {}
     for path in files:
         try:
             about, columns = read_csv(path)
-            if not present(columns["epoch"], columns["validation_loss"])[0]:
+            if not len(validation(columns)[0]):
                 raise ValueError("it has no losses yet")
-            curves.append((path, about, columns))
+            runs.append((path, about, columns))
         except (OSError, ValueError) as error:
-            print(f"{path} is left out: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
-    return curves, len(curves) == len(files)
+            warn(f"{path} is left out: {reason(error)}")
+    texts = {about["sha256"] for _, about, _ in runs}
+    for path, about, columns in runs:
+        reference = " (reference)" * (is_reference(path) and any(not is_reference(other) for other, *_ in runs))
+        if only_own_text and reference and about["sha256"] != runs[0][1]["sha256"]:
+            continue
+        text = f" on {about['text']}" if len(texts) > 1 and not only_own_text else ""
+        settings = json.dumps({name: value for name, value in about.items() if name != "seed"})
+        groups.setdefault((f"{about['model']}{text}{reference}", settings), []).append((path, about, columns))
+    names = [name for name, _ in groups]
+    labelled = {}
+    for (name, _), group in groups.items():
+        if names.count(name) > 1:
+            name = str(group[0][0].with_suffix("")) + " (reference)" * name.endswith(" (reference)")
+        times = f" ×{len(group)}" if len(group) > 1 else ""
+        labelled[name.replace(" (", f"{times} (") if "(" in name else name + times] = group
+    return labelled, len(runs) == len(files)
 
 
-def draw_curves(path, title, column, labels, curves):
-    """Draw one column of all runs into a PNG file."""
-    from matplotlib.figure import Figure
-    figure = Figure((8, 5))
-    axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)", title=title)
-    models, spare, late = [about["model"] for _, about, _ in curves], itertools.cycle(OTHER_COLORS), []
-    for label, (_, about, columns) in zip(labels, curves):
-        known = about["model"] in COLORS and models.count(about["model"]) == 1
-        xs, ys = present(columns["epoch"], columns[column])
-        axes.plot(xs, ys, label=label, linewidth=1.4, color=COLORS[about["model"]] if known else next(spare))
-        late += [y for x, y in zip(xs, ys) if x >= 0.05 * xs[-1]]
-    fit_losses(axes, late)
-    axes.set_xlim(left=0)
-    for text in axes.legend(frameon=False).get_texts():
+def over_an_epoch(columns):
+    """Return epochs and training losses, each the median of the epoch before: a spike or noise is not the trend."""
+    epochs, losses = curve(columns, "train_loss")
+    return epochs, np.array([np.median(losses[(epochs > end - 1) & (epochs <= end)]) for end in epochs])
+
+
+def validation(columns):
+    """Return epochs and validation losses."""
+    return curve(columns, "validation_loss")
+
+
+def draw_curves(figure, title, groups, of):
+    """Draw each group of runs as their mean, with a band from the lowest to the highest; of(columns) is a curve."""
+    axes = new_axes(figure, title=title)
+    spare, taken, own, references = itertools.cycle(OTHER_COLORS), set(), [], []
+    for name, runs in groups.items():
+        model, reference = runs[0][1]["model"], name.endswith("(reference)")
+        known = model in COLORS and (model, reference) not in taken
+        taken.add((model, reference))
+        curves = [of(columns) for _, _, columns in runs]
+        epochs = min((xs for xs, _ in curves), key=len)
+        losses = np.array([ys[:len(epochs)] for _, ys in curves])
+        (references if reference else own).append((epochs, losses.mean(axis=0)))
+        color = COLORS[model] if known else next(spare)
+        axes.plot(epochs, losses.mean(axis=0), label=name, color=color, linewidth=1 if reference else 1.8,
+                  alpha=0.4 if reference else 1)
+        axes.fill_between(epochs, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.15, linewidth=0)
+    fit(axes, own or references)
+    for text in axes.legend(frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)
-    figure.savefig(path, dpi=120)
 
 
-def print_table(labels, curves):
-    """Print the runs' figures: losses in nats per character, perplexity and bits of the final validation loss."""
-    table = [["model", "epochs", "train", "validation", "best", "perplexity", "bits/char", "minutes", "char/s", "from"]]
-    for label, (path, about, columns) in zip(labels, curves):
-        _, losses = present(columns["epoch"], columns["validation_loss"])
-        _, train_losses = present(columns["epoch"], columns["train_loss"])
-        seconds, characters = columns["seconds"][-1], columns["iteration"][-1] * about["batch_size"] * about["seq_size"]
-        table.append([label, f"{columns['epoch'][-1]:.1f}", f"{train_losses[-1]:.3f}" if train_losses else "-",
-                      f"{losses[-1]:.3f}", f"{min(losses):.3f}", f"{math.exp(min(losses[-1], 700)):.4g}",
-                      f"{losses[-1] / math.log(2):.3f}", f"{seconds / 60:.1f}",
-                      f"{characters / seconds:,.0f}" if seconds else "-", str(path)])
+def print_table(groups):
+    """Print each group's means: losses (nats per character), of the final one half the range, perplexity and bits."""
+    table = [["model", "epochs", "train", "validation", "best", "ppl", "bits", "min", "char/s"]]
+    for name, runs in groups.items():
+        figures = []
+        for _, about, columns in runs:
+            train, losses = over_an_epoch(columns)[1], validation(columns)[1]
+            minutes = columns["seconds"][-1] / 60
+            characters = columns["iteration"][-1] * about["batch_size"] * about["seq_size"]
+            figures.append([train[-1] if len(train) else math.nan, losses[-1], min(losses), minutes,
+                            characters / minutes / 60 if minutes else math.nan])
+        train, final, best, minutes, speed = np.mean(figures, axis=0)
+        half = f" ±{np.ptp([row[1] for row in figures]) / 2:.3f}" if len(runs) > 1 else ""
+        table.append([name, f"{runs[0][2]['epoch'][-1]:.1f}", f"{train:.3f}", f"{final:.3f}{half}", f"{best:.3f}",
+                      f"{math.exp(min(final, 700)):.4g}", f"{final / math.log(2):.3f}", f"{minutes:.1f}",
+                      f"{speed:,.0f}"])
     widths = [max(map(len, column)) for column in zip(*table)]
-    for row in table:
-        words = [word.ljust(width) if title in ("model", "from") else word.rjust(width)
-                 for title, word, width in zip(table[0], row, widths)]
-        print("  ".join(words).rstrip())
+    for name, *words in table:
+        say(" ".join([name.ljust(widths[0]), *(word.rjust(width) for word, width in zip(words, widths[1:]))]))
 
 
-def compare(files, out):
-    """Draw train_all.png and val_all.png of the runs in files into a folder, print their table; return exit status."""
-    curves, whole = read_curves(files or find_files(out))
-    if not files:  # references are there to be compared with own runs, not to be mixed with those of another text
-        own = {about["sha256"] for path, about, _ in curves if path.parent != REFERENCE}
-        for path, about, _ in [curve for curve in curves if own and curve[1]["sha256"] not in own]:
-            print(f"{path} is left out: it is of another text, {about['text']}")
-        curves = [curve for curve in curves if not own or curve[1]["sha256"] in own]
-    if not curves:
-        print("There is nothing to draw: train a network first (python relu.py)", file=sys.stderr)
+def compare(files, out, window):
+    """Draw train_all.png and val_all.png of runs into a folder, print their table, show them; return exit status."""
+    groups, whole = read_groups(files or find_files(out), not files)
+    if not groups:
+        warn("There is nothing to draw: train a network first (python relu.py)")
         return 2
-    models = [about["model"] for _, about, _ in curves]
-    labels = [model if models.count(model) == 1 else str(path.with_suffix(""))
-              for model, (path, _, _) in zip(models, curves)]
-    if len({about["sha256"] for _, about, _ in curves}) > 1:
-        print("Runs of different texts: their losses can't be compared with each other")
-        labels = [f"{label} ({about['text']})" for label, (_, about, _) in zip(labels, curves)]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        draw_curves(out / "train_all.png", "Training loss (with dropout, mean of 100 updates)", "train_loss", labels,
-                    curves)
-        draw_curves(out / "val_all.png", "Validation loss", "validation_loss", labels, curves)
-    except OSError as error:
-        print(f"cannot write to {out}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    print_table(labels, curves)
-    print(f"Drawn: {out / 'train_all.png'}, {out / 'val_all.png'}")
+    if len({about["sha256"] for (_, about, _), *_ in groups.values()}) > 1:
+        say("Runs of different texts: their losses can't be compared with each other")
+    show = window and has_display() and not no_window()
+    from matplotlib import pyplot
+    from matplotlib.figure import Figure
+    for name, title, of in (("train_all", "Training loss (with dropout; median over an epoch)", over_an_epoch),
+                            ("val_all", "Validation loss", validation)):
+        figure = (pyplot.figure if show else Figure)(figsize=(8, 5), layout="constrained")
+        draw_curves(figure, title, groups, of)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        try:
+            write_file(out / f"{name}.png", picture.getvalue())
+        except OSError as error:
+            warn(f"cannot write to {out}: {reason(error)}")
+            return 2
+    print_table(groups)
+    say(f"Drawn: {out / 'train_all.png'}, {out / 'val_all.png'}")
+    if show:
+        pyplot.show()
     return 0 if whole else 2
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Compare runs: draw their losses and print a table.")
     parser.add_argument("files", nargs="*", metavar="CSV", type=Path,
-                        help="losses of runs (default: those in DIR, and graphs/ for models that have not been run)")
+                        help="losses of runs (default: those in DIR, and the references in graphs/)")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR",
                         help="folder to draw into (default runs)")
+    parser.add_argument("--no-window", action="store_true", help="only draw the files")
     parser.add_argument("--watch", metavar="CSV", help="show one run in a window that follows it")
     arguments = parser.parse_args()
     if arguments.watch:
         watch(arguments.watch)
     else:
-        sys.exit(compare(arguments.files, arguments.out))
+        sys.exit(compare(arguments.files, arguments.out, not arguments.no_window))

@@ -1,93 +1,94 @@
-"""Character-level language model: vanilla RNN with ReLU, written out by hand in NumPy.
+"""Vanilla RNN with ReLU: a character-level language model, written out by hand in NumPy.
 
-For layers d = 0 ... D-1 and steps t = 1 ... T, with x[0] the one-hot characters:
+    python relu.py             train on Shakespeare, with the losses in a window and samples in the console
+    python relu.py --sample    write with the trained network; --help lists what else there is
 
-    h[d](t)   = relu(x[d](t) Wxh[d] + h[d](t-1) Whh[d] + bh[d])
-    x[d+1](t) = dropout(h[d](t))
-    p(t)      = softmax(x[D](t) Why + by)
+For layers d = 0 ... D-1 and steps t = 1 ... T, with x[0] the one-hot characters, forward and, upside down, backward:
+
+    z[d](t)   = x[d](t) Wxh[d] + bh[d]                   dx[d](t)   = dz[d](t) Wxh[d]'
+    h[d](t)   = relu(z[d](t) + h[d](t-1) Whh[d])         dz[d](t)   = (dh[d](t) + dz[d](t+1) Whh[d]') relu'(h[d](t))
+    x[d+1](t) = h[d](t) mask[d](t)         (dropout)     dh[d](t)   = dx[d+1](t) mask[d](t)
+    logits(t) = x[D](t) Why + by                         dx[D](t)   = dlogits(t) Why'
+    loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / T
+
+The gradient of a matrix is the sum over t of its input' times the gradient of its output: dWhh = sum of h(t-1)' dz(t).
 
 The recurrent matrices start as Xavier's Gaussians (Glorot, Bengio 2010): variance 1/N keeps the size of a state.
 """
 
-import util  # before NumPy: it sets the threads of NumPy's BLAS
-
 import numpy as np
 
+import util
+from graph import Grapher
+
 MODEL = "relu"
-
-# Settings: the command line changes any of the first block (python relu.py --help).
-EPOCHS = 100
-HIDDEN_SIZE = 256      # units per layer
-DEPTH = 3              # layers
-DROPOUT = 0.1          # share of every layer's outputs that is zeroed in training
-LEARNING_RATE = 0.01   # of RMSProp; rises during the warm-up, then falls linearly to 0 at the end of the run
-BATCH_SIZE = 10        # sequences side by side, each in its own stretch of the text
-SEQ_SIZE = 100         # steps of back-propagation through time
-SEED = 1
-
-DECAY = 0.9999         # RMSProp: share of the running mean of squared gradients that is kept per update
-EPSILON = 1e-8         # RMSProp: keeps the step finite where a gradient has been zero so far
-CLIP_NORM = 1.0        # a longer gradient (all arrays as one vector) is scaled back: ReLU's gradients have spikes
-WARM_UP = 1000         # updates of rising rate: RMSProp's means start at 0, so that its first steps are too large
+SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least and the most it may be, and what it is
+    "epochs": (100, 1, 10**6, "passes over the training text"),
+    "hidden_size": (256, 1, 10**5, "units per layer"),
+    "depth": (3, 1, 1000, "layers"),
+    "dropout": (0.1, 0, 0.99, "share of every layer's outputs that is zeroed in training"),
+    "learning_rate": (0.01, 0, np.inf, "learning rate of RMSProp, between its rise and its fall to 0"),
+    "batch_size": (10, 1, 10**6, "sequences side by side, each in its own stretch of the text"),
+    "seq_size": (100, 1, 10**6, "steps of back-propagation through time"),
+    "seed": (1, 0, 10**18, "seed of all random draws"),
+    "decay": (0.9999, 0, 1, "RMSProp: share of the mean of squared gradients that is kept per update"),
+    "epsilon": (1e-8, 1e-30, 1, "RMSProp: keeps the step finite where the gradient has been zero so far"),
+    "clip_norm": (1.0, 0, np.inf, "a longer gradient is scaled back to this: ReLU's gradients have spikes"),
+    "weight_decay": (0.01, 0, 1, "weights lose this share of themselves per update, times the rate: less overfitting"),
+    "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
+    "warm_up_share": (0.33, 0, 1, "the warm-up of a short run: this share of its updates"),
+}
+ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
 
 
 def activate(z):
-    """Replace z by f(z)."""
-    np.maximum(z, 0, out=z)
+    """Return f(z)."""
+    return np.maximum(z, 0)
 
 
 def slope(h):
-    """Derivative of the activation, from its output: relu'(z) = 1 where h > 0, else 0."""
+    """Return f'(z), from h = f(z): 1 where h > 0, else 0."""
     return (h > 0).astype(h.dtype)
 
 
-def init_weights(vocabulary_size, hidden_size, depth, rng, dtype=np.float32):
+def init_weights(V, H, D, rng, dtype=np.float32):
     """Return the dict of weights: Wxh0 (V, H), Whh0 (H, H), bh0 (H,), Wxh1 (H, H), ... and Why (H, V), by (V,)."""
     weights = {}
-    for d in range(depth):
-        rows = vocabulary_size if d == 0 else hidden_size
-        weights[f"Wxh{d}"] = rng.normal(0, np.sqrt(2 / (rows + hidden_size)), (rows, hidden_size))
-        weights[f"Whh{d}"] = rng.normal(0, np.sqrt(1 / hidden_size), (hidden_size, hidden_size))
-        weights[f"bh{d}"] = np.zeros(hidden_size)
-    weights["Why"] = rng.normal(0, np.sqrt(2 / (hidden_size + vocabulary_size)), (hidden_size, vocabulary_size))
-    weights["by"] = np.zeros(vocabulary_size)
-    return {name: util.aligned(array.astype(dtype)) for name, array in weights.items()}
+    for d in range(D):
+        rows = V if d == 0 else H
+        weights[f"Wxh{d}"] = rng.normal(0, np.sqrt(2 / (rows + H)), (rows, H))
+        weights[f"Whh{d}"] = rng.normal(0, np.sqrt(1 / H), (H, H))
+        weights[f"bh{d}"] = np.zeros(H)
+    weights["Why"] = rng.normal(0, np.sqrt(2 / (H + V)), (H, V))
+    weights["by"] = np.zeros(V)
+    return {name: array.astype(dtype) for name, array in weights.items()}
 
 
 def dropout_masks(shape, rate, rng, dtype=np.float32):
-    """Return masks of that shape: 0 with probability rate, else 1 / (1 - rate), so that every mean stays as it is.
-
-    Each entry takes 16 random bits, a quarter of the time of a float; so rate is rounded to a multiple of 1/65536.
-    """
-    drop, size = round(rate * 2**16), int(np.prod(shape))
-    bits = rng.integers(2**64, size=-(-size // 4), dtype=np.uint64).view(np.uint16)[:size]
-    return np.multiply(bits.reshape(shape) >= drop, 2**16 / (2**16 - drop), dtype=dtype)
+    """Return masks of that shape: 0 with probability rate, else 1 / (1 - rate), so that every mean stays as it is."""
+    return (rng.random(shape, dtype) >= rate) / dtype(1 - rate)
 
 
 def forward(weights, inputs, states, masks=None):
     """Run the network over T steps. Rows of a matrix (T*B, ...) are ordered by step, then by sequence.
 
     inputs (T, B, V) one-hot, states (D, B, H) of the step before, masks (D, T, B, H) or None for no dropout.
-    Returns the logits (T*B, V), each layer's input and the top output [(T*B, V or H)] * (D+1), and each layer's
-    hidden states [(T+1, B, H)] * D, where h[0] is the state before the first step.
+    Returns the logits (T*B, V), each layer's input and the top output [(T*B, V or H)] * (D+1), and the hidden states
+    (D, T+1, B, H), of which the first are those before the first step.
     """
     T, B, _ = inputs.shape
-    x = inputs.reshape(T * B, -1)
-    xs, hs = [], []
-    for d in range(len(states)):
-        z = (util.product(x, weights[f"Wxh{d}"]) + weights[f"bh{d}"]).reshape(T, B, -1)  # all steps at once
-        h, padded = util.padded_zeros(T + 1, *states[d].shape, z.dtype)
-        h[0] = states[d]
-        Whh, hWhh = weights[f"Whh{d}"], np.empty_like(padded[0])
-        for h_prev, h_t, z_t in zip(padded, h[1:], z):  # only the recurrence has to go step by step
-            np.dot(h_prev, Whh, out=hWhh)
-            np.add(hWhh[:B], z_t, out=h_t)
-            activate(h_t)
-        xs.append(x)
-        hs.append(h)
-        x = (h[1:] if masks is None else h[1:] * masks[d]).reshape(T * B, -1)
-    xs.append(x)
-    return util.product(x, weights["Why"]) + weights["by"], xs, hs
+    D, _, H = states.shape
+    hs = np.empty((D, T + 1, B, H), states.dtype)
+    hs[:, 0] = states
+    xs = [inputs.reshape(T * B, -1)]
+    for d in range(D):
+        h, Whh = hs[d], weights[f"Whh{d}"]
+        z = (xs[d] @ weights[f"Wxh{d}"] + weights[f"bh{d}"]).reshape(T, B, H)
+        for t in range(T):
+            h[t + 1] = activate(z[t] + h[t] @ Whh)
+        x = h[1:] if masks is None else h[1:] * masks[d]
+        xs.append(x.reshape(T * B, H))
+    return xs[D] @ weights["Why"] + weights["by"], xs, hs
 
 
 def log_softmax(logits):
@@ -99,73 +100,68 @@ def log_softmax(logits):
 def forward_backward(weights, inputs, targets, states, masks=None):
     """Return the loss (mean cross-entropy in nats per character), its gradients and the states (D, B, H) to carry on.
 
-    targets (T, B) are the indices of the next characters; the other arguments are those of forward(). The backward
-    pass is the forward pass upside down, line for line. It stops at the first step (truncated back-propagation).
+    targets (T, B) are the indices of the next characters; the other arguments are those of forward(). The gradient
+    does not go on to the steps before the first (truncated back-propagation).
     """
     T, B, _ = inputs.shape
+    D, _, H = states.shape
     logits, xs, hs = forward(weights, inputs, states, masks)
-    log_p = log_softmax(logits)
     target = np.arange(T * B), targets.ravel()
+    log_p = log_softmax(logits)
     loss = -log_p[target].mean()
 
-    grads = {}
-    dlogits = np.exp(log_p)  # d loss / d logits = (p - one-hot target) / (T*B)
+    dlogits = np.exp(log_p)
     dlogits[target] -= 1
     dlogits /= T * B
-    grads["by"] = util.background(np.sum, dlogits, 0)  # while the loops over the steps go on
-    grads["Why"] = util.background(np.matmul, xs[-1].T, dlogits)
+    grads = {"Why": xs[D].T @ dlogits, "by": dlogits.sum(axis=0)}
     dx = dlogits @ weights["Why"].T
-    for d in reversed(range(len(states))):
+    for d in reversed(range(D)):
         h = hs[d]
-        dh = dx.reshape(T, B, -1) if masks is None else dx.reshape(T, B, -1) * masks[d]
+        dh = dx.reshape(T, B, H) if masks is None else dx.reshape(T, B, H) * masks[d]
         slopes = slope(h[1:])
-        dz, padded = util.padded_zeros(T + 1, *states[d].shape, dh.dtype)  # dz[T] = 0: of no step
-        WhhT, dzWhhT = util.aligned(weights[f"Whh{d}"].T), np.empty_like(padded[0])
-        for dz_next, dz_t, dh_t, slope_t in zip(padded[:0:-1], dz[-2::-1], dh[::-1], slopes[::-1]):
-            np.dot(dz_next, WhhT, out=dzWhhT)
-            np.add(dzWhhT[:B], dh_t, out=dz_t)
-            dz_t *= slope_t
-        dz = dz[:-1].reshape(T * B, -1)
-        if d > 0:
-            dx = util.product(dz, weights[f"Wxh{d}"].T)
-        grads[f"bh{d}"] = util.background(np.sum, dz, 0)
-        grads[f"Whh{d}"] = util.background(np.matmul, h[:-1].reshape(T * B, -1).T, dz)
-        grads[f"Wxh{d}"] = util.background(np.matmul, xs[d].T, dz)
-    grads = {name: grad() for name, grad in reversed(grads.items())}  # the last may not have begun
-    return loss, grads, np.stack([h[-1] for h in hs])
+        WhhT = np.ascontiguousarray(weights[f"Whh{d}"].T)  # products with a transposed view can be far slower
+        dz = np.zeros_like(h)  # dz[T] = 0: nothing comes after the last step
+        for t in reversed(range(T)):
+            dz[t] = (dh[t] + dz[t + 1] @ WhhT) * slopes[t]
+        dz = dz[:T].reshape(T * B, H)
+        grads[f"Wxh{d}"] = xs[d].T @ dz
+        grads[f"Whh{d}"] = h[:T].reshape(T * B, H).T @ dz
+        grads[f"bh{d}"] = dz.sum(axis=0)
+        dx = dz @ weights[f"Wxh{d}"].T
+    return loss, grads, hs[:, T]
 
 
-def rmsprop(weights, caches, grads, learning_rate):
+def rmsprop(weights, caches, grads, rate, decay, epsilon, clip_norm, weight_decay):
     """Update weights and caches (running means of squared gradients) in place: RMSProp (Tieleman, Hinton 2012).
 
-    An array's step is divided by the root of its number of rows: all rows of a matrix add up in each of its outputs,
-    and RMSProp moves all of them by about the learning rate. Without it a rate of 0.01 does not learn.
+    A longer gradient, all arrays as one vector, is first scaled back to clip_norm. An array's step is divided by the
+    root of its number of rows: an empirical rule, with which a rate of 0.01 learns and without which it does not.
+    Weight decay is apart from the gradient (Loshchilov, Hutter 2017, arXiv 1711.05101).
     """
     norm = np.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads.values()))
-    scale = float(min(1, CLIP_NORM / (norm + EPSILON)))
+    scale = float(min(1, clip_norm / (norm + epsilon)))
     for name, grad in grads.items():
         grad = grad * scale
-        caches[name] += (1 - DECAY) * (grad * grad - caches[name])
-        weights[name] -= learning_rate / len(grad) ** 0.5 * grad / (np.sqrt(caches[name]) + EPSILON)
+        caches[name] += (1 - decay) * (grad * grad - caches[name])
+        step = grad / (np.sqrt(caches[name]) + epsilon) / len(grad) ** 0.5
+        weights[name] -= rate * (step + weight_decay * weights[name])
 
 
 def evaluate_loss(weights, text, streams=10, seq_size=100):
     """Return the mean cross-entropy in nats per character of a whole encoded text (N,), without dropout.
 
-    The text is read as parallel contiguous streams, each from a zero state; every character but the first is
-    predicted once.
+    It is read as parallel streams, each from a zero state; every character but the first is predicted once.
     """
     V, H = weights["Wxh0"].shape
-    depth = len(weights) // 3  # three arrays a layer, and two for the output
-    states = np.zeros((depth, streams, H), weights["by"].dtype)
+    states = np.zeros((sum(name.startswith("Whh") for name in weights), streams, H), weights["Why"].dtype)
     inputs, targets = util.streams(text, streams)
     nats = 0.0
     for start in range(0, len(inputs), seq_size):
-        chunk = slice(start, start + seq_size)
-        logits, _, hs = forward(weights, util.one_hot(inputs[chunk], V, states.dtype), states)
-        states = np.stack([h[-1] for h in hs])
-        rows = np.flatnonzero(targets[chunk].ravel() >= 0)  # the last streams may be shorter: -1 is no target
-        nats -= log_softmax(logits)[rows, targets[chunk].ravel()[rows]].sum(dtype=np.float64)
+        target = targets[start:start + seq_size].ravel()
+        logits, _, hs = forward(weights, util.one_hot(inputs[start:start + seq_size], V, states.dtype), states)
+        states = hs[:, -1]
+        rows = np.flatnonzero(target >= 0)  # the last streams may be shorter: -1 is no target
+        nats -= log_softmax(logits)[rows, target[rows]].sum(dtype=np.float64)
     return nats / (len(text) - 1)
 
 
@@ -175,12 +171,11 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
     The network first reads the prime, or, where there is none, a newline (or the first character it knows).
     """
     V, H = weights["Wxh0"].shape
-    depth = len(weights) // 3
-    states = np.zeros((depth, 1, H), weights["by"].dtype)
+    states = np.zeros((sum(name.startswith("Whh") for name in weights), 1, H), weights["Why"].dtype)
     unread = util.encode(prime or ("\n" if "\n" in vocabulary else vocabulary[0]), vocabulary)
     for _ in range(length):
         logits, _, hs = forward(weights, util.one_hot(unread[:, None], V, states.dtype), states)
-        states = np.stack([h[-1] for h in hs])
+        states = hs[:, -1]
         scaled = logits[-1].astype(np.float64)
         scaled = (scaled - scaled.max()) / temperature  # first the difference: near 0 this is greedy and can't overflow
         cumulative = np.exp(scaled).cumsum()
@@ -189,41 +184,42 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
 
 
 def train(options):
-    """Train by truncated back-propagation through time; util keeps the run's losses, plot, checkpoint and signals."""
-    run = util.start(MODEL, options)
-    text, T, B = run.text, options.seq_size, options.batch_size
-    V, shape = len(text.vocabulary), (options.depth, options.batch_size, options.hidden_size)
+    """Train by truncated back-propagation through time. The run keeps losses, checkpoint and signals (util.Run)."""
+    run = util.Run(MODEL, options)
+    text, V = run.text, len(run.text.vocabulary)
+    D, T, B, H = options.depth, options.seq_size, options.batch_size, options.hidden_size
+    warm_up = max(1, min(options.warm_up, options.warm_up_share * run.total))
     if not options.resume:
-        seeds = np.random.SeedSequence(options.seed).spawn(3)
-        init_rng, run.dropout_rng, run.sample_rng = map(np.random.default_rng, seeds)
-        run.weights = init_weights(V, options.hidden_size, options.depth, init_rng)
+        run.weights = init_weights(V, H, D, run.init_rng)
         run.caches = {name: np.zeros_like(array) for name, array in run.weights.items()}
-        run.states = np.zeros(shape, np.float32)
-    util.introduce(run)
-    if run.iteration == 0:
-        util.log(run, validation_loss=evaluate_loss(run.weights, text.validation))
+    run.begin(ENOUGH)
+    grapher = Grapher(run.csv, not options.no_window, run.warn)
 
-    while run.iteration < run.total and not util.stop_signal:
+    def validate():
+        run.note_validation(evaluate_loss(run.weights, text.validation))
+        run.note_sample("".join(sample(run.weights, text.vocabulary, 200, 0.7, run.sample_rng)))
+
+    if run.iteration == 0:
+        validate()
+    while run.goes_on():
         if run.iteration % run.per_epoch == 0:
-            run.states = np.zeros(shape, np.float32)  # every sequence is back at the start of its stretch
+            run.states = np.zeros((D, B, H), np.float32)  # every sequence is back at the start of its stretch
         inputs, targets = util.batch(text.train, run.iteration % run.per_epoch, B, T)
-        masks = dropout_masks((options.depth, T, B, options.hidden_size), options.dropout, run.dropout_rng)
-        loss, grads, run.states = forward_backward(
-            run.weights, util.one_hot(inputs, V), targets, run.states, masks)
-        warm_up = min(1, (run.iteration + 1) / WARM_UP)
-        rate = options.learning_rate * warm_up * (1 - run.iteration / run.total)
-        rmsprop(run.weights, run.caches, grads, rate)
-        run.iteration += 1
-        if run.iteration % run.per_epoch == 0:
-            validation_loss = evaluate_loss(run.weights, text.validation)
-            characters = sample(run.weights, text.vocabulary, 200, 0.7, run.sample_rng)
-            util.log(run, loss, validation_loss, characters)
-        else:
-            util.log(run, loss)
-    util.finish(run)
+        masks = dropout_masks((D, T, B, H), options.dropout, run.dropout_rng)
+        loss, grads, run.states = util.in_halves(
+            forward_backward, run.weights, util.one_hot(inputs, V), targets, run.states, masks)
+        rise, fall = min(1, (run.iteration + 1) / warm_up), 1 - run.iteration / run.total
+        rate = options.learning_rate * rise * fall
+        rmsprop(run.weights, run.caches, grads, rate, options.decay, options.epsilon, options.clip_norm,
+                options.weight_decay)
+        run.note(loss)
+        if run.validation_is_due():
+            validate()
+        run.save_when_due()
+        grapher.update()
+    grapher.draw()
+    run.finish()
 
 
 if __name__ == "__main__":
-    util.main(MODEL, __doc__, dict(
-        epochs=EPOCHS, hidden_size=HIDDEN_SIZE, depth=DEPTH, dropout=DROPOUT, learning_rate=LEARNING_RATE,
-        batch_size=BATCH_SIZE, seq_size=SEQ_SIZE, seed=SEED), train, sample)
+    util.main(MODEL, __doc__, SETTINGS, train, evaluate_loss, sample)

@@ -1,47 +1,61 @@
-"""What the four scripts share beside their networks: text, batches, command line, files of a run, signals, progress."""
+"""What the four scripts share beside their networks: text, batches, two threads, the command line, a run's files."""
 
 import argparse
 import collections
 import contextlib
+import difflib
+import errno
 import hashlib
 import http.client
 import io
+import itertools
 import json
 import math
 import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-
-for library in "OPENBLAS", "MKL", "OMP":  # BLAS on one thread, for the reason that background() gives
-    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import numpy as np
 
-from graph import COLUMNS, Grapher, write_csv, write_file
-
-# Linux's malloc hands freed arrays back to the system, and then every update pays for getting them anew, page by page.
-# Once it has freed an array of nearly 32 MB, it keeps smaller ones for the next update: that is a third of the time.
-np.empty(31 * 2**20, np.uint8)
-
 DATA = Path(__file__).resolve().parent / "data"
+PLAY = DATA / "play.txt"
+PLAY_EPOCHS = 12  # what the play is good for: later the networks learn it by heart
 SHAKESPEARE = ("https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e"
                "/data/tinyshakespeare/input.txt")
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 VALIDATION = slice(398254, 488961)  # the original's split of tinyshakespeare; training text is all the rest
-CHECKPOINT_VERSION = 1
+COLUMNS = "iteration", "epoch", "train_loss", "validation_loss", "penalty", "seconds"
+VERSION = 2  # of checkpoints and files of losses
 LAST_LOSSES = 100  # updates that the training loss shown is the mean of
+EARLY = 0, 100, 300  # iterations with a validation and a sample, besides those after every epoch
 DIVERGED = math.log(0x110000)  # nats per character of a blind guess among all of Unicode; worse is not worth saving
 
-stop_signal = None  # the signal that asked for the end of training
+
+def say(text="", end="\n"):
+    """Print; return False if nobody reads any more (python relu.py | head -1). Any other failure is told once."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w", errors="replace")
+        if isinstance(error, BrokenPipeError) or os.name == "nt" and error.errno == errno.EINVAL:
+            return False
+        warn(f"cannot print: {reason(error)}")
+    return True
+
+
+def warn(text):
+    """Print a line on standard error, whose reader may be gone too."""
+    with contextlib.suppress(OSError, AttributeError):
+        sys.stderr.write(f"{text}\n")  # not print(), which takes standard output where there is no standard error
+        sys.stderr.flush()
 
 
 def fail(message, status=2):
@@ -50,38 +64,36 @@ def fail(message, status=2):
     sys.exit(status)
 
 
+def reason(error):
+    """Return what an OSError, one of urllib's included, says in plain words."""
+    cause = getattr(error, "reason", error)
+    return getattr(cause, "strerror", None) or str(cause)
+
+
 # Text ------------------------------------------------------------------------------------------------------------
 
-def read_text(path):
+def read_text(path, option="--train"):
     """Return a UTF-8 file's text without a byte-order mark, every newline as \\n. Ends the program if it can't."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         fail(f"{path} is not UTF-8 text (byte {error.start:,} is wrong); convert it first")
     except (OSError, ValueError) as error:
-        fail(f"cannot read {path or repr(path)}: {reason(error)}")
-    return text or fail(f"{path} is empty")
+        fail(f"cannot read {path or repr(path)}: {reason(error)}; give a text with {option}")
+    if not text:
+        fail(f"{path} is empty")
+    return text
 
 
-def vocabulary(*texts):
-    """Return the sorted set of the texts' characters, as one string."""
-    return "".join(sorted(set().union(*texts)))
-
-
-def encode(text, characters):
-    """Return text as an array (N,) of indices into the sorted characters, in the smallest unsigned type."""
-    index = np.zeros(0x110000, np.min_scalar_type(max(len(characters) - 1, 0)))
-    index[[ord(character) for character in characters]] = np.arange(len(characters))
+def encode(text, vocabulary):
+    """Return text as an array (N,) of indices into the sorted vocabulary, in the smallest unsigned type."""
+    index = np.zeros(0x110000, np.min_scalar_type(max(len(vocabulary) - 1, 0)))
+    index[[ord(character) for character in vocabulary]] = np.arange(len(vocabulary))
     indices = np.empty(len(text), index.dtype)
     for start in range(0, len(text), 2**20):  # by the megabyte: UTF-32 takes four times the room
         piece = text[start:start + 2**20].encode("utf-32-le")
         indices[start:start + 2**20] = index[np.frombuffer(piece, "<u4")]
     return indices
-
-
-def decode(indices, characters):
-    """Return the text of an array of indices: the inverse of encode."""
-    return "".join(map(characters.__getitem__, indices))
 
 
 def one_hot(indices, size, dtype=np.float32):
@@ -107,7 +119,7 @@ def streams(text, count):
 
     Each character but the first is a target once; where the last streams have run out of text, the target is -1.
     """
-    length = -(-(len(text) - 1) // count)
+    length = math.ceil((len(text) - 1) / count)
     position = np.arange(length)[:, None] + np.arange(count) * length
     inside = position < len(text) - 1
     position = np.where(inside, position, 0)
@@ -144,201 +156,296 @@ def default_texts():
         except OSError as error:
             say(f"Shakespeare could not be had: {reason(error)}. "
                 "Training on the play that comes with the project, data/play.txt.")
-            return DATA / "play.txt", None
+            return PLAY, None
     return paths
 
 
-def load_text(options):
-    """Read and encode the texts of the run; ends the program if they are too short for its batches.
+Text = collections.namedtuple("Text", "train validation vocabulary path sha256")
 
-    Returns train (N,), validation (M,), vocabulary, name and sha256 (of both texts); notes the paths in options.
+
+def load_text(options, on_play=False):
+    """Return the Text of a run: train (N,) and validation (M,) encoded, vocabulary, path, sha256 of both parts.
+
+    on_play: without a text in the options it is the play. Ends the program if the text is too short for its batches.
     """
-    if options.train is None:
-        options.train, held_out = default_texts()
-        options.val = held_out if options.val is None else options.val
-    train = read_text(options.train)
-    least = options.batch_size * options.seq_size + 1
-    if options.val is not None:
-        validation = read_text(options.val)
-        if len(validation) < 2:
-            fail(f"{options.val} has {len(validation)} character; a validation text needs at least 2")
+    path, held_out = options.train, options.val
+    if path is None:
+        path, default = (PLAY, None) if on_play else default_texts()
+        held_out = default if held_out is None else held_out
+    train = read_text(path)
+    size, needed = len(train), options.batch_size * options.seq_size + 1
+    if held_out is None:
+        train, validation = train[:size - size // 10], train[size - size // 10:]
+        needed = max(needed + (needed - 1) // 9, 20)
     else:
-        train, validation = train[:len(train) - len(train) // 10], train[len(train) - len(train) // 10:]
-        least = max(least + (least - 1) // 9, 20)
-    size = len(train) + (len(validation) if options.val is None else 0)
-    if size < least:
-        fail(f"{options.train} has {size:,} characters; batches of {options.batch_size} x {options.seq_size} steps "
-             f"need at least {least:,}")
-    options.train, options.val = (path and str(Path(path).resolve()) for path in (options.train, options.val))
-    characters = vocabulary(train, validation)
-    return SimpleNamespace(train=encode(train, characters), validation=encode(validation, characters),
-                           vocabulary=characters, name=Path(options.train).name,
-                           sha256=hashlib.sha256(f"{train}\0{validation}".encode()).hexdigest())
+        validation = read_text(held_out, "--val")
+    if len(validation) < 2 and held_out is not None:
+        fail(f"{held_out} has {len(validation)} character; a validation text needs at least 2")
+    if size < needed:
+        fail(f"{path} has {size:,} characters; batches of {options.batch_size} x {options.seq_size} steps "
+             f"need at least {needed:,}")
+    vocabulary = "".join(sorted(set(train) | set(validation)))
+    return Text(encode(train, vocabulary), encode(validation, vocabulary), vocabulary, Path(path),
+                hashlib.sha256(f"{train}\0{validation}".encode()).hexdigest())
 
 
-# Matrix products on two threads -----------------------------------------------------------------------------------
+# Two threads -----------------------------------------------------------------------------------------------------
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-threads = min(2, CORES)
-pool = ThreadPoolExecutor(1, initializer=np.seterr, initargs=("ignore",))  # errstate() holds in its own thread only
 
 
-def background(function, *arguments):
-    """Start function(*arguments) on a second thread; return a function that returns its result.
+def in_halves(forward_backward, weights, inputs, targets, states, masks, *settings):
+    """Return forward_backward's result, computed with each half of the sequences on a thread of its own.
 
-    If it has not begun by the time its result is wanted, or there is no second thread, it is done there and then.
-    NumPy works outside Python's lock. BLAS could share out a product too, but its threads wait for each other by
-    spinning: when another process needs a core (a second training, say), an update takes ten times as long. This
-    thread sleeps, and costs nothing then.
+    Losses and gradients are means over the sequences, states (D, B, H) are put together. The halves depend on the
+    sizes alone, so that results are the same to the last bit on any number of cores. Small networks are not shared
+    out: NumPy computes outside Python's lock, but their steps are so short that the threads would wait for it.
     """
-    if threads == 1:
-        return lambda: function(*arguments)
-    future = pool.submit(function, *arguments)
-    return lambda: function(*arguments) if future.cancel() else future.result()
+    _, B, H = states.shape
+    if B == 1 or H < 192:
+        return forward_backward(weights, inputs, targets, states, masks, *settings)
+
+    def half(part):
+        with np.errstate(all="ignore"):  # each thread has its own
+            return forward_backward(weights, inputs[:, part], targets[:, part], states[:, part], masks[:, :, part],
+                                    *settings)
+
+    with ThreadPoolExecutor(min(2, CORES)) as pool:
+        first, second = pool.map(half, (slice(B // 2), slice(B // 2, B)))
+    share = B // 2 / B
+    means = [share * a + (1 - share) * b for a, b in zip(first[:-2], second[:-2])]
+    grads = {name: share * grad + (1 - share) * second[-2][name] for name, grad in first[-2].items()}
+    return *means, grads, np.concatenate([first[-1], second[-1]], axis=1)
 
 
-def product(a, b):
-    """Return a @ b; if it is large, half of its rows are computed in the background."""
-    if a.size * b.shape[1] < 2**23:
-        return a @ b
-    half, result = len(a) // 2, np.empty((len(a), b.shape[1]), a.dtype)
-    rest = background(np.matmul, a[half:], b, result[half:])
-    np.matmul(a[:half], b, result[:half])
-    rest()
-    return result
+def keep_blas_to_one_thread():
+    """Start the program anew with NumPy's BLAS on one thread, which can be told only before NumPy is loaded.
 
-
-def padded_zeros(steps, rows, size, dtype):
-    """Return zeros (steps, rows, size), and a view of them that has for each step rows up to a multiple of four.
-
-    With AVX2, OpenBLAS takes a fifth more time for 10 rows than for 12. The rows added are those of the next step: a
-    row of a product depends on no other row, and those of the rows added are not used.
+    BLAS could share out a product too, but its threads wait for each other by spinning: when another process needs a
+    core (a second training, say), an update takes ten times as long. The threads of in_halves() sleep.
     """
-    padded_rows = rows if rows == 1 else -(-rows // 4) * 4
-    flat = np.zeros((steps * rows + padded_rows - rows, size), dtype)
-    array = flat[:steps * rows].reshape(steps, rows, size)
-    return array, np.ndarray((steps, padded_rows, size), dtype, flat, strides=array.strides)
-
-
-def aligned(array):
-    """Return a copy in C order that starts at a multiple of 64 bytes: small products with it are the fastest.
-
-    With AVX-512 they take a fifth more time if each vector lies in two cache lines, and NumPy aligns to 16 bytes only;
-    with a transposed view they take nearly four times as long.
-    """
-    space = np.empty(array.nbytes + 64, np.uint8)
-    start = -space.ctypes.data % 64
-    copy = space[start:start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[:] = array
-    return copy
+    names = [f"{library}_NUM_THREADS" for library in ("OPENBLAS", "MKL", "OMP")] + ["VECLIB_MAXIMUM_THREADS"]
+    wanted = {**dict.fromkeys(names, "1"), **os.environ}
+    flags = sys.orig_argv[1:-len(sys.argv)]
+    if wanted == os.environ or sys.orig_argv[-len(sys.argv):] != sys.argv or not all(f[0] == "-" for f in flags):
+        return  # it is as it should be, or this is no plain 'python relu.py ...': a debugger, a notebook
+    command = [sys.executable, *sys.orig_argv[1:]]
+    if os.name == "nt":  # whose exec does not wait
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(subprocess.call(command, env=wanted))
+    os.execve(sys.executable, command, wanted)
 
 
 # Command line ----------------------------------------------------------------------------------------------------
 
-def number(kind, wanted, holds):
-    """Return a parser of command-line words for numbers that hold; others raise with what is wanted."""
+OPTIONS = {  # beside the settings of a script, and like them: value, least, most (of a text: its sign), what it is
+    "train": (None, None, "FILE", "UTF-8 text to train on (default tinyshakespeare, downloaded once)"),
+    "val": (None, None, "FILE", "UTF-8 text to validate on (default with --train: its last tenth, held out)"),
+    "save_every": (1000, 1, 10**9, "updates from one checkpoint to the next"),
+    "resume": (False, None, None, "go on from the run's last checkpoint"),
+    "no_window": (False, None, None, "open no window (the PNG file is drawn all the same)"),
+    "quiet": (False, None, None, "print warnings and errors only"),
+    "out": ("runs", None, "DIR", "folder of the run's files"),
+    "sample": (None, 0, 10**9, "train nothing: print N characters (500 without N) drawn from the saved network"),
+    "temperature": (0.7, 1e-300, 1e300, "with --sample: below 1 safer, above 1 bolder"),
+    "prime": (None, None, "TEXT", "with --sample: text to go on from"),
+    "prime_file": (None, None, "FILE", "with --sample: file with the text to go on from"),
+    "evaluate": (None, None, "FILE", "train nothing: print the saved network's loss on a UTF-8 text"),
+}
+SAMPLING = {"temperature", "prime", "prime_file"}
+
+
+def number(kind, least, most):
+    """Return a parser of command-line words for numbers from least to most."""
     def parse(word):
         with contextlib.suppress(ValueError):
-            if holds(kind(word)):
+            if least <= kind(word) <= most and math.isfinite(kind(word)):
                 return kind(word)
-        raise argparse.ArgumentTypeError(f"{word!r} is not {wanted}")
+        bounds = f"of at least {least:,}" if most == math.inf else f"from {least:,} to {most:,}"
+        raise argparse.ArgumentTypeError(f"{word!r} is not a {'whole ' if kind is int else ''}number {bounds}")
     return parse
 
 
-def count(most, least=1):
-    return number(int, f"a whole number from {least} to {most:,}", lambda value: least <= value <= most)
+def parse_options(description, settings, words=None):
+    """Return the options of the command line: a namespace of their values, and of given, the dict of those typed.
 
-
-def parse_options(description, defaults, words=None):
-    """Return the options of the command line as a namespace; given names those typed. Ends the program if bad."""
-    positive = number(float, "a number above 0", lambda value: 0 < value < math.inf)
-    parser = argparse.ArgumentParser(description=description.splitlines()[0], allow_abbrev=False,
-                                     argument_default=argparse.SUPPRESS)
+    settings are a script's, by name: (value, least, most, what it is). Ends the program if the words are wrong.
+    """
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = fail
-
-    def add(name, kind, metavar, text):
-        value = defaults.get(name)
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, metavar=metavar,
-                            help=text + (f" (default {value})" if value is not None else ""))
-
-    defaults = {"train": None, "val": None, "out": "runs", "save_every": 1000, "temperature": 0.7, "prime": None,
-                "sample": None, "no_plot": False, "quiet": False, "resume": False, **defaults}
-    add("train", str, "FILE", "UTF-8 text to train on (default tinyshakespeare, downloaded once)")
-    add("val", str, "FILE", "UTF-8 text to validate on (default with --train: its last tenth, held out)")
-    add("epochs", count(10**6), "N", "passes over the training text")
-    add("hidden_size", count(10**5), "N", "units per layer")
-    add("depth", count(1000), "N", "layers")
-    add("dropout", number(float, "a number from 0 to below 1", lambda value: 0 <= value < 1 - 2**-16), "P",
-        "share of every layer's outputs that is zeroed in training")
-    add("learning_rate", positive, "R", "learning rate of RMSProp")
-    add("batch_size", count(10**6), "N", "sequences side by side")
-    add("seq_size", count(10**6), "N", "steps of back-propagation through time")
-    add("seed", count(10**18, least=0), "N", "seed of all random draws; --sample without it differs every time")
-    add("out", str, "DIR", "folder for the run's checkpoint, losses and plot")
-    add("save_every", count(10**9), "N", "iterations from one checkpoint to the next")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
-    parser.add_argument("--no-plot", action="store_true", help="open no window (the PNG file is drawn all the same)")
-    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")
-    add("sample", count(10**9, least=0), "N", "train nothing: print N characters drawn from the saved network")
-    add("temperature", positive, "T", "with --sample: below 1 safer, above 1 bolder")
-    add("prime", str, "TEXT", "with --sample: text to go on from")
-    given = vars(parser.parse_args(words))
+    for name, (value, least, most, what) in {**settings, **OPTIONS}.items():
+        kind = float if isinstance(value, float) else int
+        form = {"type": number(kind, least, most), "metavar": "X" if kind is float else "N"}
+        if value is False:
+            form = {"action": "store_true"}
+        elif least is None:
+            form = {"metavar": most}
+        elif name == "sample":
+            form.update(nargs="?", const=500)
+        default = "" if value is None or value is False else f" (default {value})"
+        parser.add_argument(option(name), help=what + default, **form)
+    known, unknown = parser.parse_known_args(words)
+    given = vars(known)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], map(option, {**settings, **OPTIONS}), 1)
+        fail(f"there is no option {unknown[0]!r}; {f'did you mean {near[0]}?' if near else '--help lists all'}")
     if [] in given.values():  # what Python before 3.13 makes of --prime=--
         fail("-- cannot be an option's value")
-    if "sample" not in given and {"prime", "temperature"} & given.keys():
-        given["sample"] = 500
-    return argparse.Namespace(**{**defaults, **given}, given=given)
+    training = settings.keys() - {"seed"} | {"train", "val", "save_every", "resume"}
+    for mode, others in ("sample", training | {"evaluate"}), ("evaluate", training | SAMPLING):
+        wrong = sorted(map(option, given.keys() & others))
+        if mode in given and wrong:
+            fail(f"{', '.join(wrong)} cannot be given with {option(mode)}, which trains nothing")
+    for name in sorted(SAMPLING & given.keys()):
+        if "sample" not in given:
+            fail(f"{option(name)} goes with --sample: --sample {option(name, given[name])}")
+    values = {name: value for name, (value, *_) in {**settings, **OPTIONS}.items()}
+    defaults = {name: values[name] for name in settings}
+    return argparse.Namespace(**{**values, **given}, defaults=defaults, given=given)
 
 
-def main(model, description, defaults, train, sample):
-    """Do what the command line asks of a script: train its network, or sample from the saved one."""
+def option(name, *values):
+    """Return an option as it is typed."""
+    return shlex.join([f"--{name.replace('_', '-')}", *map(str, values)])
+
+
+def main(model, description, settings, train, evaluate_loss, sample):
+    """Do what the command line asks of a script: train its network, or sample from the saved one, or evaluate it."""
+    keep_blas_to_one_thread()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C outside training ends the program without a traceback
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="replace")  # a terminal that can't show a character shows a ? instead
-    options = parse_options(description, defaults)
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that can't show a character shows a ? instead
+    options = parse_options(description, settings)
     try:
-        if options.sample is not None:
-            print_sample(model, options, sample)
-        else:
-            if options.quiet:
-                sys.stdout = open(os.devnull, "w", errors="replace")
-            with np.errstate(all="ignore"):  # log() tells when the loss is no longer finite, once
+        with np.errstate(all="ignore"):  # a run tells when the loss is no longer finite, once
+            if options.sample is not None:
+                print_sample(model, options, sample)
+            elif options.evaluate is not None:
+                print_evaluation(model, options, evaluate_loss)
+            else:
+                if options.quiet:
+                    sys.stdout = open(os.devnull, "w", errors="replace")
                 train(options)
     except MemoryError:
         fail("not enough memory for these sizes; try a smaller --hidden-size, --batch-size or --seq-size")
-    sys.exit(128 + stop_signal if stop_signal else 0)
 
 
 def print_sample(model, options, sample):
     """Print the prime and options.sample characters from the saved network, each as it is drawn."""
-    training = options.given.keys() - {"sample", "temperature", "prime", "seed", "out", "no_plot", "quiet"}
-    if training:
-        fail(f"{', '.join('--' + name.replace('_', '-') for name in sorted(training))} can only be given for training, "
-             "and --sample, --temperature and --prime train nothing")
-    run = load_checkpoint(Path(options.out) / f"{model}.npz", model)
     prime = options.prime or ""
-    unknown = sorted(set(prime) - set(run.vocabulary))
+    if options.prime_file is not None:
+        prime += read_text(options.prime_file, "--prime-file")
+    weights, meta = load_network(model, options)
+    unknown = sorted(set(prime) - set(meta["vocabulary"]))
     if unknown:
-        fail(f"--prime has {', '.join(map(repr, unknown))}, which the text of this network does not contain")
+        fail(f"the prime has {', '.join(map(repr, unknown))}, which the text of this network does not contain")
     rng = np.random.default_rng(options.given.get("seed"))
-    say(prime, end="")
-    for character in sample(run.weights, run.vocabulary, options.sample, options.temperature, rng, prime):
-        say(character, end="")
-        if stop_signal:  # nobody reads any more
-            return
-    say()
+    drawn = sample(weights, meta["vocabulary"], options.sample, options.temperature, rng, prime)
+    for text in itertools.chain([prime], drawn, "\n"):
+        if not say(text, end=""):
+            sys.exit(128 + 13)
 
 
-# Files of a run --------------------------------------------------------------------------------------------------
+def print_evaluation(model, options, evaluate_loss):
+    """Print the loss of a text under the saved network."""
+    weights, meta = load_network(model, options)
+    text = read_text(options.evaluate, "--evaluate")
+    vocabulary = meta["vocabulary"]
+    unknown = collections.Counter(character for character in text if character not in vocabulary)
+    text = "".join(character for character in text if character in vocabulary)
+    if len(text) < 2:
+        fail(f"{options.evaluate} has {len(text)} characters that the network knows; it needs at least 2")
+    loss = evaluate_loss(weights, encode(text, vocabulary))
+    say(f"{loss:.4f} nats per character, {loss / math.log(2):.4f} bits, perplexity {math.exp(min(loss, 700)):.4g}; "
+        f"{len(text) - 1:,} characters predicted")
+    if unknown:
+        names = ", ".join(f"{character!r} {count:,}" for character, count in unknown.most_common())
+        say(f"{unknown.total():,} characters that the network does not know were left out: {names}")
 
-SETTINGS = "epochs", "hidden_size", "depth", "dropout", "learning_rate", "batch_size", "seq_size", "seed"
+
+# Saved networks --------------------------------------------------------------------------------------------------
+
+def read_checkpoint(path, model):
+    """Return what is in a checkpoint: meta (a dict) and arrays by name ('weights/Whh0', 'caches/Whh0', ...).
+
+    Nothing in the file is executed. Raises OSError, or ValueError or an error of another layer if it is not whole.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        damaged = file.zip.testzip()  # where a damaged header makes an array shorter, NumPy checks no checksum
+        if damaged:
+            raise ValueError(f"{damaged} in it is damaged")
+        arrays = {name: file[name] for name in file.files}
+    meta = json.loads(str(arrays.pop("meta")))
+    if (meta["version"], meta["model"]) != (VERSION, model):
+        raise ValueError(f"it is of {meta['model']}.py, version {meta['version']}, not {model}.py, {VERSION}")
+    if len(meta["rngs"]) != 2:
+        raise ValueError("the state of a random generator is missing")
+    V, H, D = len(meta["vocabulary"]), meta["settings"]["hidden_size"], meta["settings"]["depth"]
+    weights = {"Why": (H, V), "by": (V,)}
+    for d in range(D):
+        weights.update({f"Wxh{d}": (H if d else V, H), f"Whh{d}": (H, H), f"bh{d}": (H,)})
+    shapes = {f"{kind}/{name}": shape for kind in ("weights", "caches", "best") for name, shape in weights.items()}
+    shapes.update({"states": (D, meta["settings"]["batch_size"], H), "losses": (min(meta["iteration"], LAST_LOSSES),),
+                   "history": (len(arrays["history"]), len(COLUMNS))})
+    for name in shapes.keys() | arrays.keys():
+        dtype = np.float64 if name in ("losses", "history") else np.float32
+        if arrays[name].shape != shapes[name] or arrays[name].dtype != dtype:
+            raise ValueError(f"{name} has shape {arrays[name].shape} and type {arrays[name].dtype}")
+        if name != "history" and not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} has a number that is not finite")
+    return meta, arrays
 
 
-def reason(error):
-    """Return what an OSError, one of urllib's included, says in plain words."""
-    cause = getattr(error, "reason", error)
-    return getattr(cause, "strerror", None) or str(cause)
+def load_checkpoint(path, model):
+    """Return meta and arrays of read_checkpoint(); ends the program if the file is not a whole checkpoint."""
+    try:
+        return read_checkpoint(path, model)
+    except (FileNotFoundError, NotADirectoryError):
+        fail(f"there is no saved network {path}; train one first: {command(model, path.parent)}")
+    except Exception as error:  # a damaged file can fail in any layer: zip, deflate, array header, JSON, our own keys
+        fail(f"{path} is no checkpoint to go on from: {' '.join(str(error).split()) or type(error).__name__}")
 
+
+def load_network(model, options):
+    """Return weights and meta of the network of the run's lowest validation loss; says which it is."""
+    path = Path(options.out) / f"{model}.npz"
+    meta, arrays = load_checkpoint(path, model)
+    if not options.quiet:
+        warn(f"{path}: the network of epoch {meta['best_epoch']:.4g}, validation loss {meta['best_loss']:.4f}")
+    return part(arrays, "best"), meta
+
+
+def part(arrays, kind):
+    """Return the arrays of one kind ('weights', 'caches', 'best') under their own names."""
+    return {name.split("/")[1]: array for name, array in arrays.items() if name.startswith(f"{kind}/")}
+
+
+def write_file(path, content, durable=False):
+    """Replace a file as a whole by content (bytes), or leave it as it was; raises OSError."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def command(model, out, *words):
+    """Return the command line of a script with those words and, where it is not the default, the output folder."""
+    place = [] if str(out) == "runs" else ["--out", str(out)]
+    return shlex.join(["python", f"{model}.py", *words, *place])
+
+
+# A run -----------------------------------------------------------------------------------------------------------
 
 def lock(path):
     """Hold an exclusive lock on a file until the process ends, however it ends; ends the program if another has it."""
@@ -359,286 +466,274 @@ def lock(path):
     return file
 
 
-def keep_earlier(path):
-    """Rename the files of an earlier run, so that a new one destroys nothing, and say so."""
-    earlier = [path.with_suffix(suffix) for suffix in (".npz", ".csv", ".png") if path.with_suffix(suffix).exists()]
-    if not earlier:
-        return
-    taken = {file.name.split(".")[1] for file in path.parent.glob(f"{path.name}.*.*")}
-    version = next(n for n in range(1, len(taken) + 2) if str(n) not in taken)
-    kept = [file.rename(path.parent / f"{path.name}.{version}{file.suffix}") for file in earlier]
-    say(f"An earlier run is kept as {', '.join(map(str, kept))}")
+class Run:
+    """A training run: its text and options, where it stands, and its files runs/MODEL.npz, .csv and .txt.
 
-
-def start(model, options):
-    """Return a run: a namespace of all that a checkpoint holds, and beside it options, text, path, lock, grapher.
-
-    A new run has no weights, states and generators yet; with --resume they are those of the checkpoint, whose
-    settings and text options then take over. Ends the program if anything stands against the run.
+    A new run has no weights and caches yet; with options.resume they are those of the checkpoint, whose settings the
+    options then take over. Losses are in nats per character. Ends the program if anything stands against the run.
     """
-    path = Path(options.out) / model
-    held = lock(path.with_suffix(".lock"))
-    if options.resume:
-        run = load_checkpoint(path.with_suffix(".npz"), model)
-        for name, saved in run.settings.items():
-            value = options.given.get(name, saved)
-            if value != saved and name not in ("epochs", "learning_rate", "train", "val"):
-                fail(f"the saved run has --{name.replace('_', '-')} {saved}, not {value}; "
-                     "leave the option out, or start a new run without --resume")
-            if value != saved and name in ("epochs", "learning_rate"):
-                say(f"The saved run had --{name.replace('_', '-')} {saved}; it goes on with {value}")
+
+    def __init__(self, model, options):
+        self.model, self.options = model, options
+        self.path = Path(options.out) / model
+        self.checkpoint, self.csv, self.txt = map(self.path.with_suffix, (".npz", ".csv", ".txt"))
+        self.weights, self.caches, self.states = {}, {}, None
+        self.best_weights, self.best_loss, self.best_epoch = {}, math.inf, 0.0  # those of the lowest validation loss
+        self.iteration = self.first_iteration = 0  # the second is where this process began
+        self.losses = collections.deque(maxlen=LAST_LOSSES)
+        self.validation_loss = self.penalty = math.nan  # the latest
+        self.history, self.samples = [], []  # rows of the CSV file, paragraphs of the text file
+        self.seconds_before = self.started = 0.0  # what training took before; when it would have begun
+        self.pending = None  # the content of a checkpoint that waits for the loss that proves its state
+        self.stop = 0  # the number of the signal that asked for the end of training
+        self.shown, self.progress_width = 0.0, 0  # when the progress line was printed last, and how wide it is
+        if options.resume:
+            self.text, rng_states = self.resume()
+        else:
+            self.text, rng_states = load_text(options), []
+            if self.text.path.resolve() == PLAY and "epochs" not in options.given:
+                options.epochs = PLAY_EPOCHS
+                say(f"The play is short, so that {PLAY_EPOCHS} epochs will do (--epochs N for another number)")
+            self.lock = lock(self.path.with_suffix(".lock"))
+            self.keep_earlier()
+        seeds = np.random.SeedSequence(options.seed).spawn(3)
+        self.init_rng, self.dropout_rng, self.sample_rng = map(np.random.default_rng, seeds)
+        for rng, state in zip((self.dropout_rng, self.sample_rng), rng_states):
+            rng.bit_generator.state = state
+        self.per_epoch = (len(self.text.train) - 1) // options.batch_size // options.seq_size
+        self.total = options.epochs * self.per_epoch
+        if self.iteration >= self.total:
+            say(f"{self.checkpoint} has all of its {options.epochs} epochs; "
+                "--epochs with a larger number goes on from there")
+            sys.exit(0)
+        for number in signal.SIGINT, signal.SIGTERM:
+            signal.signal(number, self.request_stop)
+
+    def resume(self):
+        """Take over what the checkpoint holds; return the run's text and the states of its generators.
+
+        A setting that was given, or edited in the script since the run began, must be the saved one.
+        """
+        meta, arrays = load_checkpoint(self.checkpoint, self.model)
+        options, settings, defaults = self.options, meta["settings"], meta["defaults"]
+        if settings.keys() != options.defaults.keys():
+            fail(f"{self.checkpoint} is of another version of {self.model}.py: the settings are not the same")
+        for name, saved in settings.items():
+            edited = options.defaults[name] != defaults[name]
+            value = options.given.get(name, options.defaults[name] if edited else saved)
+            if value != saved and name not in ("epochs", "learning_rate"):
+                fail(f"the saved run has {option(name, saved)}, not {value}; "
+                     "go on with its own value, or start a new run without --resume")
+            if value != saved:
+                say(f"The saved run had {option(name, saved)}; it goes on with {value}")
             setattr(options, name, value)
-        text = load_text(options)
-        if text.sha256 != run.sha256:
-            fail(f"the saved run's text is {run.text_name} with SHA-256 {run.sha256[:12]}...; "
-                 f"{text.name} has {text.sha256[:12]}...: give the run's own text with --train and --val")
-    else:
-        run = SimpleNamespace(iteration=0, seconds=0.0, losses=collections.deque(maxlen=LAST_LOSSES), history=[])
-        text = load_text(options)
-        keep_earlier(path)
-    vars(run).update(model=model, options=options, text=text, path=path, lock=held,
-                     first_iteration=run.iteration, seconds_before=run.seconds, shown=0.0, unproven=None)
-    run.per_epoch = (len(text.train) - 1) // options.batch_size // options.seq_size
-    run.total = options.epochs * run.per_epoch
-    if run.iteration >= run.total:
-        say(f"{path}.npz has all of its {options.epochs} epochs; --epochs with a larger number goes on from there")
-        sys.exit(0)
-    for number in signal.SIGINT, signal.SIGTERM:
-        signal.signal(number, request_stop)
-    return run
+        for name in "train", "val":
+            setattr(options, name, options.given.get(name, meta[name]))
+        text = load_text(options, on_play=meta["text_name"] == PLAY.name)
+        if text.sha256 != meta["sha256"]:
+            fail(f"the saved run's text is {meta['text_name']} with SHA-256 {meta['sha256'][:12]}...; "
+                 f"{text.path.name} has {text.sha256[:12]}...: give the run's own text with --train and --val")
+        self.lock = lock(self.path.with_suffix(".lock"))
+        self.weights, self.caches, self.states = part(arrays, "weights"), part(arrays, "caches"), arrays["states"]
+        self.best_weights, self.best_loss, self.best_epoch = part(arrays, "best"), meta["best_loss"], meta["best_epoch"]
+        self.iteration = self.first_iteration = meta["iteration"]
+        self.losses.extend(arrays["losses"].tolist())
+        self.history, self.samples, self.seconds_before = arrays["history"].tolist(), meta["samples"], meta["seconds"]
+        self.validation_loss = meta["validation_loss"]
+        return text, meta["rngs"]
 
+    def keep_earlier(self):
+        """Move the files of an earlier run into a folder of their own, so that a new one destroys nothing."""
+        earlier = [path for path in map(self.path.with_suffix, (".npz", ".csv", ".txt", ".png")) if path.exists()]
+        begun = self.checkpoint.exists() or self.csv.exists() and self.csv.read_bytes().count(b"\n") > 3
+        if not begun:  # at most the loss before the first update
+            return
+        number, folder = 1, self.path.parent / "1"
+        while folder.is_file() or list(folder.glob(f"{self.model}.*")):
+            number += 1
+            folder = self.path.parent / str(number)
+        folder.mkdir(exist_ok=True)
+        for path in earlier:
+            path.rename(folder / path.name)
+        say(f"An earlier run is kept in {folder} (--out {folder} resumes it and samples from it)")
 
-def introduce(run):
-    """Print what is trained on what, and open the plot."""
-    options, text = run.options, run.text
-    size = sum(array.size for array in run.weights.values())
-    about = {
-        "Model": f"{run.model}: {options.depth} layers of {options.hidden_size} units, {size:,} weights",
-        "Settings": f"{options.epochs} epoch{'s' * (options.epochs > 1)} of {run.per_epoch:,} updates, "
-                    f"batch {options.batch_size} x {options.seq_size} steps, learning rate {options.learning_rate:g}, "
-                    f"dropout {options.dropout:g}, seed {options.seed}",
-        "Text": f"{text.name}: {len(text.train):,} characters to train on, {len(text.validation):,} to validate on, "
-                f"{len(text.vocabulary)} distinct",
-        "Results": f"{run.path}.csv (losses), {run.path}.png (plot), {run.path}.npz (checkpoint)"}
-    for word, line in about.items():
-        say_indented(line, word.ljust(9), " " * 9)
-    if run.iteration:
-        say(f"Resuming after iteration {run.iteration:,} of {run.total:,}")
-    say()
-    record(run)
-    run.grapher = Grapher(f"{run.path}.csv", window=not options.no_plot)
-    run.started = time.monotonic()
+    def begin(self, enough):
+        """Say what is trained on what, and if there are not enough updates; the clock of training starts."""
+        options, text, size = self.options, self.text, sum(array.size for array in self.weights.values())
+        self.say(f"{self.model}: {options.depth} layers of {options.hidden_size} units, {size:,} weights, seed "
+                 f"{options.seed}; {options.epochs} epochs of {self.per_epoch:,} updates")
+        self.say(f"{text.path.name}: {len(text.train):,} characters, {len(text.validation):,} to validate on, "
+                 f"{len(text.vocabulary)} distinct")
+        self.say(f"{self.csv} (losses), .png (plot), .txt (samples), .npz (checkpoint)")
+        if self.total < enough:
+            self.say(f"A run of {self.total:,} updates is short: {self.model} takes about {enough:,} to learn; "
+                     "give more --epochs, or smaller --batch-size and --seq-size")
+        if self.iteration:
+            self.say(f"Resuming after iteration {self.iteration:,} of {self.total:,}")
+        self.started = time.monotonic() - self.seconds_before
 
+    def request_stop(self, number, frame=None):
+        """Handle the first Ctrl-C or SIGTERM: training stops after the update in hand. The next ends it at once."""
+        self.stop = number
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-def snapshot(run):
-    """Return the content of a checkpoint of this state, or None if the network has diverged."""
-    arrays = {**run.weights, **{f"cache_{name}": cache for name, cache in run.caches.items()}, "states": run.states}
-    if not all(np.isfinite(array).all() for array in arrays.values()) or run.losses and run.losses[-1] > DIVERGED:
-        return None
-    settings = {name: getattr(run.options, name) for name in (*SETTINGS, "train", "val")}
-    meta = {"version": CHECKPOINT_VERSION, "model": run.model, "settings": settings, "vocabulary": run.text.vocabulary,
-            "text_name": run.text.name, "sha256": run.text.sha256, "iteration": run.iteration, "seconds": run.seconds,
-            "rngs": [rng.bit_generator.state for rng in (run.dropout_rng, run.sample_rng)]}
-    arrays.update(losses=np.array(run.losses, float), history=np.array(run.history, float), meta=json.dumps(meta))
-    content = io.BytesIO()
-    np.savez(content, **arrays)
-    return content.getbuffer()
+    def goes_on(self):
+        """Return whether there are updates left and nobody has asked for the end."""
+        return self.iteration < self.total and not self.stop
 
+    def validation_is_due(self):
+        """Return whether this is the end of an epoch, or an early moment worth a look."""
+        return self.iteration % self.per_epoch == 0 or self.iteration in EARLY
 
-def save(run, content):
-    """Write a snapshot as the run's checkpoint, unless it is None; return whether it is on disk."""
-    path = run.path.with_suffix(".npz")
-    return content is not None and written(path, write_file, lambda file: file.write(content), True)
+    def note(self, loss, penalty=math.nan):
+        """Take note of an update: of its loss, which proves the state before it, and now and then in a row."""
+        self.iteration += 1
+        self.check(loss)
+        self.losses.append(float(loss))
+        self.penalty = penalty
+        if loss <= DIVERGED and self.pending is not None:
+            self.write(self.checkpoint, self.pending, durable=True)
+        self.pending = None
+        if self.iteration % 100 == 0 and not self.validation_is_due():
+            self.add_row()
+        if time.monotonic() - self.shown > (0.2 if on_terminal() else 60):
+            self.show_progress()
 
+    def note_validation(self, loss):
+        """Take note of the validation loss, and of the weights if it is the lowest so far."""
+        self.check(loss)
+        self.validation_loss = float(loss)
+        self.add_row(self.validation_loss)
+        if loss < self.best_loss:
+            self.best_weights = {name: array.copy() for name, array in self.weights.items()}
+            self.best_loss, self.best_epoch = self.validation_loss, self.iteration / self.per_epoch
 
-def load_checkpoint(path, model):
-    """Return a saved run as a namespace of its settings, vocabulary, weights (dict of arrays), ...; nothing in the
-    file is executed. Ends the program if it is not a whole checkpoint of that model."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if damaged := file.zip.testzip():  # where a damaged header makes an array shorter, NumPy checks no checksum
-                raise ValueError(f"{damaged} in it is damaged")
-            arrays = {name: file[name] for name in file.files}
-        run = SimpleNamespace(**json.loads(str(arrays.pop("meta"))))
-        if (run.version, run.model) != (CHECKPOINT_VERSION, model):
-            raise ValueError(f"it is of {run.model}.py, version {run.version}, not {model}.py, {CHECKPOINT_VERSION}")
-        V, H, D = len(run.vocabulary), run.settings["hidden_size"], run.settings["depth"]
-        shapes = {"Why": (H, V), "by": (V,)}
-        for d in range(D):
-            shapes.update({f"Wxh{d}": (H if d else V, H), f"Whh{d}": (H, H), f"bh{d}": (H,)})
-        shapes.update({f"cache_{name}": shape for name, shape in shapes.items()})
-        shapes["states"] = D, run.settings["batch_size"], H
-        losses, history = arrays.pop("losses"), arrays.pop("history")
-        if ((losses.ndim, history.shape[1:], losses.dtype, history.dtype) != (1, (len(COLUMNS),), float, float)
-                or not np.isfinite(losses).all()):
-            raise ValueError("its losses have a wrong shape or type, or one is not finite")
-        run.losses = collections.deque(losses.tolist(), maxlen=LAST_LOSSES)
-        run.history = history.tolist() if run.iteration else []  # the loss before the first update is measured again
-        for name in shapes.keys() | arrays.keys():
-            if arrays[name].shape != shapes[name] or arrays[name].dtype != np.float32:
-                raise ValueError(f"{name} has shape {arrays[name].shape} and type {arrays[name].dtype}")
-            if not np.isfinite(arrays[name]).all():
-                raise ValueError(f"{name} has a number that is not finite")
-        run.dropout_rng, run.sample_rng = np.random.default_rng(), np.random.default_rng()
-        run.dropout_rng.bit_generator.state, run.sample_rng.bit_generator.state = run.rngs
-    except (FileNotFoundError, NotADirectoryError):
-        fail(f"there is no saved network {path}; train one first: {command(model, path.parent)}")
-    except Exception as error:  # a damaged file can fail in any layer: zip, deflate, array header, JSON, our own keys
-        fail(f"{path} is no checkpoint to go on from: {' '.join(str(error).split()) or type(error).__name__}")
-    run.states = arrays.pop("states")
-    run.caches = {name: arrays.pop(f"cache_{name}") for name in list(arrays) if f"cache_{name}" in arrays}
-    run.weights = {name: aligned(array) for name, array in arrays.items()}
-    return run
+    def note_sample(self, text):
+        """Print a sample, and keep it in the run's text file with the samples before it."""
+        self.samples.append(f"--- iteration {self.iteration:,}, validation loss {self.validation_loss:.3f}\n{text}\n")
+        self.write(self.txt, "\n".join(self.samples).encode())
+        self.show_progress()
+        self.end_progress_line()
+        self.say(f"\n{text}\n")
 
+    def check(self, loss):
+        """End the program if a loss is not finite."""
+        if math.isfinite(loss):
+            return
+        rate = f"{self.options.learning_rate / 2:g}"
+        advice = "start again with a lower --learning-rate"
+        if self.checkpoint.exists():
+            again = command(self.model, self.options.out, "--resume", "--learning-rate", rate)
+            advice = f"go on from the last checkpoint: {again}"
+        self.end_progress_line()
+        fail(f"the loss is not finite any more at iteration {self.iteration:,}; {advice}", status=1)
 
-def written(path, write, *arguments):
-    """Write a file of the run by write(path, *arguments); return whether that worked. If not, say so and go on."""
-    try:
-        write(path, *arguments)
-        return True
-    except OSError as error:
-        warn(f"cannot write {path}: {reason(error)}; training goes on")
-        return False
+    # Files
 
+    def add_row(self, validation_loss=math.nan):
+        """Add a row to the CSV file and write it: settings as a line of JSON, names of columns, rows."""
+        train_loss = np.mean(self.losses) if self.losses else math.nan
+        self.history.append([self.iteration, self.iteration / self.per_epoch, train_loss, validation_loss, self.penalty,
+                             time.monotonic() - self.started])
+        settings = {name: getattr(self.options, name) for name in self.options.defaults}
+        about = {"version": VERSION, "model": self.model, "text": self.text.path.name, "sha256": self.text.sha256}
+        lines = [f"# {json.dumps({**about, **settings})}", ",".join(COLUMNS)]
+        lines += [",".join("" if math.isnan(value) else f"{value:.9g}" for value in row) for row in self.history]
+        self.write(self.csv, "".join(f"{line}\n" for line in lines).encode())
 
-def record(run):
-    """Write the run's losses so far into its CSV file."""
-    settings = {name: getattr(run.options, name) for name in SETTINGS}
-    about = {"model": run.model, "text": run.text.name, "sha256": run.text.sha256, **settings}
-    written(run.path.with_suffix(".csv"), write_csv, about, run.history)
+    def snapshot(self):
+        """Return the content of a checkpoint of this state, or None if the network has diverged."""
+        arrays = {"states": self.states}
+        for kind, group in ("weights", self.weights), ("caches", self.caches), ("best", self.best_weights):
+            arrays.update({f"{kind}/{name}": array for name, array in group.items()})
+        if self.losses[-1] > DIVERGED or not all(np.isfinite(array).all() for array in arrays.values()):
+            return None
+        options, text = self.options, self.text
+        paths = {name: path and str(Path(path).resolve())
+                 for name, path in (("train", options.train), ("val", options.val))}
+        meta = {"version": VERSION, "model": self.model, "vocabulary": text.vocabulary, "text_name": text.path.name,
+                "sha256": text.sha256, **paths, "defaults": options.defaults,
+                "settings": {name: getattr(options, name) for name in options.defaults},
+                "iteration": self.iteration, "seconds": time.monotonic() - self.started, "samples": self.samples,
+                "validation_loss": self.validation_loss, "best_loss": self.best_loss, "best_epoch": self.best_epoch,
+                "rngs": [rng.bit_generator.state for rng in (self.dropout_rng, self.sample_rng)]}
+        content = io.BytesIO()
+        np.savez(content, meta=json.dumps(meta), losses=np.array(self.losses), history=np.array(self.history), **arrays)
+        return content.getvalue()
 
+    def save_when_due(self):
+        """Prepare a checkpoint if one is due, at the end of the first epoch too.
 
-# Signals and progress --------------------------------------------------------------------------------------------
+        It is written when the next update's loss shows that its state is a good one: a state that is bound to diverge
+        looks like any other.
+        """
+        if self.iteration % self.options.save_every == 0 or self.iteration == self.per_epoch:
+            self.pending = self.snapshot()
 
-def request_stop(number, frame=None):
-    """Handle the first Ctrl-C or SIGTERM: training stops after the update in hand. The next one ends it at once."""
-    global stop_signal
-    stop_signal = number
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def write(self, path, content, durable=False):
+        """Write a file of the run; return whether that worked. If not, say so and go on."""
+        try:
+            write_file(path, content, durable)
+            return True
+        except OSError as error:
+            self.warn(f"cannot write {path}: {reason(error)}{'; training goes on' if self.goes_on() else ''}")
+            return False
 
+    def finish(self):
+        """Save what there is when training ends, by itself or by a signal, say how to go on, and end the program."""
+        self.end_progress_line()
+        if self.iteration == 0:
+            say("Stopped before the first update")
+            sys.exit(128 + self.stop)
+        content = self.snapshot()
+        if content is None:
+            fail(f"the network has diverged: the last state is not in {self.checkpoint}", status=1)
+        if not self.write(self.checkpoint, content, durable=True):
+            fail(f"the last state is not in {self.checkpoint}", status=1)
+        if self.iteration < self.total:
+            say(f"Stopped after iteration {self.iteration:,} of {self.total:,}. Go on with: "
+                f"{command(self.model, self.options.out, '--resume')}")
+            sys.exit(128 + self.stop)
+        say(f"Done. Draw characters from the network: {command(self.model, self.options.out, '--sample')}")
 
-def say(text="", end="\n"):
-    """Print and flush; if nobody reads any more (python relu.py | head -1), ask for the end of training."""
-    global stop_signal
-    try:
-        print(text, end=end, flush=True)
-    except OSError:
-        sys.stdout = open(os.devnull, "w", errors="replace")
-        stop_signal = stop_signal or 13  # SIGPIPE, which Windows has no name for
+    # Console
 
+    def say(self, text="", end="\n"):
+        """Print; where nobody reads any more, ask for the end of training."""
+        if not say(text, end):
+            self.stop = self.stop or 13  # SIGPIPE, which Windows has no name for
 
-def warn(text):
-    """Print a line on standard error, whose reader may be gone too."""
-    end_progress_line()
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+    def warn(self, text):
+        """Print a line on standard error."""
+        self.end_progress_line()
+        warn(text)
+
+    def end_progress_line(self):
+        """Start a new line if the cursor is on the progress line."""
+        if self.progress_width:
+            self.progress_width = 0
+            self.say()
+
+    def show_progress(self):
+        """Print the progress line; on a terminal in place of the one before, cut to its width."""
+        self.shown = time.monotonic()
+        updates = self.iteration - self.first_iteration
+        rate = updates / (self.shown - self.started - self.seconds_before)
+        minutes, rest = divmod(int((self.total - self.iteration) / rate) if rate else 0, 60)
+        left = f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if updates >= 20 else "-:--:--"  # the first tell nothing
+        train = f"  train {np.mean(self.losses):.3f}" if self.losses else ""
+        line = (f"epoch {self.iteration / self.per_epoch:6.2f}/{self.options.epochs}  {left} left{train}  "
+                f"validation {self.validation_loss:.3f}  "
+                f"{rate * self.options.batch_size * self.options.seq_size:,.0f} char/s")
+        if on_terminal():
+            line = line[:shutil.get_terminal_size().columns - 1]
+            self.say("\r" + line.ljust(self.progress_width), end="")
+            self.progress_width = len(line)
+        else:
+            self.say(line)
 
 
 def on_terminal():
+    """Return whether what is printed is seen on a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
-
-
-def say_indented(line, first, others):
-    """Print a line that begins with first; on a terminal it is broken at its width, between words, after others."""
-    width = shutil.get_terminal_size().columns if on_terminal() else sys.maxsize
-    say(textwrap.fill(line, width, initial_indent=first, subsequent_indent=others) or first)
-
-
-progress_width = 0  # of the line that the next one is to overwrite
-
-
-def end_progress_line():
-    global progress_width
-    if progress_width:
-        progress_width = 0
-        say()
-
-
-def show_progress(run, whole_line):
-    """Rewrite the progress line in place; elsewhere than on a terminal, print a line at the end of an epoch."""
-    global progress_width
-    updates, seconds = run.iteration - run.first_iteration, time.monotonic() - run.started
-    rate = updates / seconds
-    left = int((run.total - run.iteration) / rate)
-    validation_loss = next(row[3] for row in reversed(run.history) if not math.isnan(row[3]))
-    line = (f"epoch {run.iteration / run.per_epoch:6.2f}/{run.options.epochs}  "
-            f"iteration {run.iteration:,}/{run.total:,}  train {np.mean(run.losses):.3f}  "
-            f"validation {validation_loss:.3f}  "
-            f"{rate * run.options.batch_size * run.options.seq_size:,.0f} char/s  "
-            f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left")
-    if on_terminal():
-        columns = shutil.get_terminal_size().columns - 1
-        for words, shorter in ("iteration ", ""), ("validation", "val"), (" char/s", "/s"), ("  ", " "):
-            line = line if len(line) <= columns else line.replace(words, shorter)
-        line = line[:columns]
-        say("\r" + line.ljust(progress_width), end="")
-        progress_width = len(line)
-    else:
-        say(line)
-    if whole_line:
-        end_progress_line()
-
-
-def log(run, loss=None, validation_loss=math.nan, sample=None, penalty=math.nan):
-    """Take note of an update's loss: progress, a row of losses and the plot now and then, and the checkpoint when due.
-
-    Losses are in nats per character. At the end of an epoch there are a validation loss and a sample too. Ends the
-    program when a loss is not finite. A checkpoint that is due is written when the next update's loss shows that its
-    state is a good one: a state that is bound to diverge looks like any other.
-    """
-    options = run.options
-    if loss is None:
-        run.started = time.monotonic()  # the clock starts with the first update
-    else:
-        run.losses.append(float(loss))
-    run.seconds = run.seconds_before + time.monotonic() - run.started
-    if not math.isfinite(loss or 0) or not math.isfinite(validation_loss if loss is None or sample is not None else 0):
-        run.grapher.draw()
-        words = "--resume", "--learning-rate", f"{options.learning_rate / 2:g}"
-        advice = f"go on from the last checkpoint: {command(run.model, options.out, *words)}"
-        if not run.path.with_suffix(".npz").exists():
-            advice = "start again with a lower --learning-rate"
-        fail(f"the loss is not finite any more at iteration {run.iteration:,}; {advice}", status=1)
-    if run.losses and run.losses[-1] <= DIVERGED:
-        save(run, run.unproven)
-    run.unproven = None
-    if run.iteration % 100 == 0 or sample is not None:
-        train_loss, batch_loss = (np.mean(run.losses), run.losses[-1]) if run.losses else (math.nan, math.nan)
-        run.history.append([run.iteration, run.iteration / run.per_epoch, train_loss, validation_loss, run.seconds,
-                            batch_loss, penalty])
-        record(run)
-        run.grapher.update()
-    now = time.monotonic()
-    if run.losses and (sample is not None or now - run.shown > (0.2 if on_terminal() else 60)):
-        run.shown = now
-        show_progress(run, whole_line=sample is not None)
-    if sample is not None:
-        say()
-        for line in "".join(sample).splitlines():
-            say_indented(line, " " * 4, " " * 4)
-        say()
-    if run.losses and run.iteration % options.save_every == 0:
-        run.unproven = snapshot(run)
-
-
-def command(model, out, *words):
-    """Return the command line of a script with those words and, where it is not the default, the output folder."""
-    return shlex.join(["python", f"{model}.py", *words, *(["--out", str(out)] * (str(out) != "runs"))])
-
-
-def finish(run):
-    """Save and draw what there is when training ends, by itself or by a signal, and say how to go on."""
-    content = snapshot(run)
-    saved = save(run, content)
-    record(run)
-    run.grapher.draw()
-    end_progress_line()
-    if not saved:
-        why = "the network has diverged: " if content is None else ""
-        fail(f"{why}the last state is not in {run.path}.npz", status=1)
-    if run.iteration < run.total:
-        say(f"Stopped after iteration {run.iteration:,} of {run.total:,}. Go on with: "
-            f"{command(run.model, run.options.out, '--resume')}")
-    else:
-        say(f"Done. Draw characters from the network: {command(run.model, run.options.out, '--sample', '500')}")

@@ -4,8 +4,8 @@
     python tests/benchmark.py --growth    also how relu.py's update grows with the hidden size
 
 An update is all that training does for one batch: cutting it from the text, one-hot vectors, dropout masks, forward and
-backward pass, clipping and RMSProp. The text is random characters from a fixed seed. relu.py and its peers start from
-the same weights, so that their first losses differ by dropout's luck only.
+backward pass, clipping, RMSProp and weight decay. The text is random characters from a fixed seed. relu.py and its
+peers start from the same weights, so that their first losses differ by dropout's luck only.
 
 Every contender is a process of its own, which sleeps until its turn, so that no threads disturb those of another. They
 take turns, round by round, so that whatever else the machine does hits all alike. PyTorch and JAX may be missing.
@@ -13,10 +13,11 @@ take turns, round by round, so that whatever else the machine does hits all alik
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import itertools
-import json
 import math
+import multiprocessing
 import os
 import platform
 import signal
@@ -24,29 +25,37 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 
+BLAS = "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
+for variable in BLAS:
+    os.environ.setdefault(variable, "1")  # as the scripts have it; to a worker, take_turns() has given its own number
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import util  # before NumPy: it sets the threads of NumPy's BLAS
+import numpy as np  # noqa: E402
 
-import numpy as np
-
-import nprnn
-import relu
-import stirnn
-import tanh
+import nprnn  # noqa: E402
+import relu  # noqa: E402
+import stirnn  # noqa: E402
+import tanh  # noqa: E402
+import util  # noqa: E402
 
 SCRIPTS = {"tanh.py": tanh, "relu.py": relu, "stirnn.py": stirnn, "nprnn.py": nprnn}
-V, DEPTH, DROPOUT = 65, 3, 0.1  # the original's characters, layers and dropout
-LEARNING_RATE = 1e-5            # the work is the same at any rate, and at this one nothing can diverge
-UPDATES = 50                    # of a contender in one turn; the first after a rest are slow, and training does not rest
-LIMIT_SIZE = 2048               # rows of the square product that stands for the machine's limit
-VALIDATION_SIZE = 90_707        # characters of the original's validation text
-REST = 0.1                      # seconds after a turn: some pools of threads spin on for a while before they sleep
+WHOLE = "relu.py, whole batch"  # on one thread, not in halves
+SIZES = "hidden_size", "batch_size", "seq_size"
+DEPTH, DROPOUT = (relu.SETTINGS[name][0] for name in ("depth", "dropout"))
+DECAY, EPSILON, CLIP_NORM, WEIGHT_DECAY = RMSPROP = [
+    relu.SETTINGS[name][0] for name in ("decay", "epsilon", "clip_norm", "weight_decay")]
+V = 65                    # the original's characters
+LEARNING_RATE = 1e-5      # the work is the same at any rate, and at this one nothing can diverge
+UPDATES = 50              # of a contender in one turn; the first after a rest are slow, and training does not rest
+LIMIT_SIZE = 2048         # rows of the square product that stands for the machine's limit
+VALIDATION_SIZE = 90_707  # characters of the original's validation text
+REST = 0.1                # seconds after a turn: some pools of threads spin on for a while before they sleep
 
 
 def operations(task):
@@ -62,8 +71,11 @@ def operations(task):
 
 # Contenders: each returns a function that does one update and returns its loss ---------------------------------------
 
-def start_weights(task, model=relu):
-    return model.init_weights(V, task.hidden_size, DEPTH, np.random.default_rng(1))
+def start(task, model=relu, dtype=np.float32):
+    """Return initial weights, caches and states."""
+    weights = model.init_weights(V, task.hidden_size, DEPTH, np.random.default_rng(1), dtype)
+    caches = {name: np.zeros_like(array) for name, array in weights.items()}
+    return weights, caches, np.zeros((DEPTH, task.batch_size, task.hidden_size), dtype)
 
 
 def random_text(size):
@@ -78,30 +90,29 @@ def batches(task, text=None):
 
 
 def script(task, text=None):
-    """One of the four scripts: the body of its training loop, made of its own functions."""
-    util.threads = task.threads
+    """One of the four scripts: the body of its training loop after the warm-up."""
+    util.CORES = task.threads
     model, source, rng = SCRIPTS.get(task.kind, relu), batches(task, text), np.random.default_rng(3)
-    weights = start_weights(task, model)
-    caches = {name: np.zeros_like(array) for name, array in weights.items()}
-    states = np.zeros((DEPTH, task.batch_size, task.hidden_size), np.float32)
+    weights, caches, states = start(task, model)
+    more = [model.SETTINGS["beta"][0]] if model is stirnn else []
+    forward_backward = model.forward_backward
+    if task.kind != WHOLE:
+        forward_backward = functools.partial(util.in_halves, forward_backward)
 
     def update():
         nonlocal states
         inputs, targets = next(source)
         masks = model.dropout_masks((DEPTH, *inputs.shape, task.hidden_size), DROPOUT, rng)
-        states = stirnn.hold(states) if model is stirnn else states
-        loss, *_, grads, states = model.forward_backward(weights, util.one_hot(inputs, V), targets, states, masks)
-        model.rmsprop(weights, caches, grads, LEARNING_RATE)
+        loss, *_, grads, states = forward_backward(weights, util.one_hot(inputs, V), targets, states, masks, *more)
+        model.rmsprop(weights, caches, grads, LEARNING_RATE, *RMSPROP)
         return loss
     return update
 
 
 def step_by_step(task):
     """In the manner of the original: float64, and products of their own for each step, layer and gradient."""
-    weights = {name: array.astype(float) for name, array in start_weights(task).items()}
-    caches = {name: np.zeros_like(array) for name, array in weights.items()}
-    states, source = np.zeros((DEPTH, task.batch_size, task.hidden_size)), batches(task)
-    rng, rows = np.random.default_rng(3), np.arange(task.batch_size)
+    weights, caches, states = start(task, dtype=np.float64)
+    source, rng, rows = batches(task), np.random.default_rng(3), np.arange(task.batch_size)
 
     def update():
         inputs, targets = next(source)
@@ -117,37 +128,39 @@ def step_by_step(task):
             steps.append((xs, masks, log_p, target))
         grads = {name: np.zeros_like(array) for name, array in weights.items()}
         dz = np.zeros_like(states)
-        for h, h_prev, (xs, masks, log_p, target) in zip(hs[:0:-1], hs[-2::-1], steps[::-1]):
+        for t in reversed(range(len(steps))):
+            xs, masks, log_p, target = steps[t]
             dlogits = np.exp(log_p) / targets.size
             dlogits[rows, target] -= 1 / targets.size
             grads["by"] += dlogits.sum(axis=0)
             grads["Why"] += xs[-1].T @ dlogits
             dx = dlogits @ weights["Why"].T
             for d in reversed(range(DEPTH)):
-                dz[d] = (dx * masks[d] + dz[d] @ weights[f"Whh{d}"].T) * (h[d] > 0)  # dz on the right: of step t+1
+                dz[d] = (dx * masks[d] + dz[d] @ weights[f"Whh{d}"].T) * (hs[t + 1][d] > 0)  # on the right: of step t+1
                 grads[f"bh{d}"] += dz[d].sum(axis=0)
-                grads[f"Whh{d}"] += h_prev[d].T @ dz[d]
+                grads[f"Whh{d}"] += hs[t][d].T @ dz[d]
                 grads[f"Wxh{d}"] += xs[d].T @ dz[d]
                 dx = dz[d] @ weights[f"Wxh{d}"].T if d > 0 else None
         states[:] = hs[-1]
-        relu.rmsprop(weights, caches, grads, LEARNING_RATE)
+        relu.rmsprop(weights, caches, grads, LEARNING_RATE, *RMSPROP)
         return loss
     return update
 
 
 def pytorch(task):
-    """Eager mode, as PyTorch's documentation has it."""
+    """Eager mode, as PyTorch's documentation has it. Its weight decay joins the gradient, which is as much work."""
     import torch
     torch.set_num_threads(task.threads)
     rnn = torch.nn.RNN(V, task.hidden_size, DEPTH, nonlinearity="relu", dropout=DROPOUT)  # dropout between layers ...
     dropout, head = torch.nn.Dropout(DROPOUT), torch.nn.Linear(task.hidden_size, V)       # ... and on top
-    weights = {name: torch.from_numpy(array.T.copy()) for name, array in start_weights(task).items()}
+    weights, _, states = start(task)
+    weights = {name: torch.from_numpy(array.T.copy()) for name, array in weights.items()}
     head.load_state_dict({"weight": weights["Why"], "bias": weights["by"]})
     rnn.load_state_dict({f"{theirs}_l{d}": weights[f"{ours}{d}"] for d in range(DEPTH) for theirs, ours in (
         ("weight_ih", "Wxh"), ("weight_hh", "Whh"), ("bias_ih", "bh"), ("bias_hh", "bh"))})  # two biases, both 0
     parameters = [*rnn.parameters(), *head.parameters()]
-    optimizer = torch.optim.RMSprop(parameters, LEARNING_RATE, alpha=relu.DECAY, eps=relu.EPSILON)
-    states, source = torch.zeros(DEPTH, task.batch_size, task.hidden_size), batches(task)
+    optimizer = torch.optim.RMSprop(parameters, LEARNING_RATE, alpha=DECAY, eps=EPSILON, weight_decay=WEIGHT_DECAY)
+    states, source = torch.from_numpy(states), batches(task)
 
     def update():
         nonlocal states
@@ -156,7 +169,7 @@ def pytorch(task):
         loss = torch.nn.functional.cross_entropy(head(dropout(h)).flatten(0, 1), targets.flatten())
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, relu.CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
         optimizer.step()
         return loss.detach()
     return update
@@ -179,20 +192,18 @@ def jax_jit(task):
             x = hs * masks[d]
         log_p = jax.nn.log_softmax(x @ weights["Why"] + weights["by"])
         return -jnp.take_along_axis(log_p, targets[..., None], axis=-1).mean(), jnp.stack(last)
-
     def whole_update(weights, caches, states, key, inputs, targets):
         key, mask_key = jax.random.split(key)
         differentiate = jax.value_and_grad(loss_and_states, has_aux=True)
         (loss, states), grads = differentiate(weights, inputs, targets, states, mask_key)
         norm = jnp.sqrt(sum(jnp.vdot(grad, grad) for grad in grads.values()))
-        grads = jax.tree.map(lambda grad: grad * jnp.minimum(1, relu.CLIP_NORM / (norm + relu.EPSILON)), grads)
-        caches = jax.tree.map(lambda cache, grad: cache + (1 - relu.DECAY) * (grad * grad - cache), caches, grads)
-        weights = jax.tree.map(lambda weight, cache, grad: weight - LEARNING_RATE / len(grad)**0.5 * grad
-                               / (jnp.sqrt(cache) + relu.EPSILON), weights, caches, grads)
+        grads = jax.tree.map(lambda grad: grad * jnp.minimum(1, CLIP_NORM / (norm + EPSILON)), grads)
+        caches = jax.tree.map(lambda cache, grad: cache + (1 - DECAY) * (grad * grad - cache), caches, grads)
+        weights = jax.tree.map(lambda weight, cache, grad: weight - LEARNING_RATE * (
+            grad / (jnp.sqrt(cache) + EPSILON) / len(grad) ** 0.5 + WEIGHT_DECAY * weight), weights, caches, grads)
         return weights, caches, states, key, loss
 
-    weights, states = start_weights(task), np.zeros((DEPTH, task.batch_size, task.hidden_size), np.float32)
-    carried = jax.tree.map(jnp.array, [weights, jax.tree.map(np.zeros_like, weights), states, jax.random.key(3)])
+    carried = jax.tree.map(jnp.array, [*start(task), jax.random.key(3)])
     compiled, source = jax.jit(whole_update, donate_argnums=(0, 1, 2)), batches(task)  # new weights replace the old
 
     def update():
@@ -209,13 +220,13 @@ def limit(task):
 
 
 def validation(task):
-    weights, text = start_weights(task), random_text(VALIDATION_SIZE)
+    weights, text = start(task)[0], random_text(VALIDATION_SIZE)
     return lambda: relu.evaluate_loss(weights, text)
 
 
 def sampling(task):
     vocabulary = "".join(map(chr, range(32, 32 + V)))
-    characters = relu.sample(start_weights(task), vocabulary, sys.maxsize, 0.7, np.random.default_rng(5))
+    characters = relu.sample(start(task)[0], vocabulary, sys.maxsize, 0.7, np.random.default_rng(5))
     return lambda: len(next(characters))
 
 
@@ -233,155 +244,142 @@ def megabytes(usage):
 
 
 PEERS = {"PyTorch": pytorch, "JAX": jax_jit, "step-by-step": step_by_step}
-KINDS = {**dict.fromkeys(SCRIPTS, script), **PEERS,
+KINDS = {**dict.fromkeys([*SCRIPTS, WHOLE], script), **PEERS,
          "limit": limit, "validation": validation, "sampling": sampling, "from_file": from_file}
 
 
 # Workers and their turns --------------------------------------------------------------------------------------------
 
-def work(task):
-    """Be a worker: say when ready; then, for each line with a number of updates, do them and answer in JSON."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: no traceback from each
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library may print must not come between the answers
+def begin(task):
+    """In a worker: make ready for the task, and return it with its first loss and what it took note of."""
+    global update
+    np.seterr(all="ignore")  # as util.main has it
     update = KINDS[task.kind](task)
-    print(json.dumps({"loss": float(update()), **vars(task)}), file=answers)  # the first update compiles and warms up
-    rested = time.process_time(), time.perf_counter()
-    for line in sys.stdin:
-        cpu, clock = time.process_time(), time.perf_counter()
-        idle = (cpu - rested[0]) / (clock - rested[1])
-        for _ in range(int(line)):
-            loss = update()
-        loss = float(loss)  # JAX has returned before its work was done: this waits for it
-        cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
-        time.sleep(REST)
-        rested = time.process_time(), time.perf_counter()
-        result = {"ms": clock / int(line) * 1e3, "cores": cpu / clock, "idle": idle, "loss": loss}
-        print(json.dumps(result), file=answers)
+    task.loss = float(update())  # the first update compiles and warms up
+    return task
 
 
-def start(stack, options, kind, threads, updates=UPDATES, **more):
-    """Start a worker, which ends with the stack; return it, ready for its turns of that many updates."""
-    sizes = {name: vars(options)[name] for name in ("hidden_size", "batch_size", "seq_size")}
-    task, environment = {"kind": kind, "threads": threads, **sizes, **more}, dict(os.environ)
-    if kind in PEERS or kind == "limit":  # the scripts' threads are as util sets them; NPROC is the variable of JAX
-        names = "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "NPROC"
-        environment.update(dict.fromkeys(names, str(threads)))
-    process = stack.enter_context(subprocess.Popen([sys.executable, __file__, "--worker", json.dumps(task)], text=True,
-                                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment))
-    worker = SimpleNamespace(kind=kind, process=process, updates=updates, answers=[])
-    vars(worker).update(answer(worker))
-    return worker
+def turn(updates):
+    """In a worker: do updates; return ms per update, and how many cores were kept busy."""
+    cpu, clock = time.process_time(), time.perf_counter()
+    for _ in range(updates):
+        loss = update()
+    loss = float(loss)  # JAX has returned before its work was done: this waits for it
+    cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
+    assert math.isfinite(loss), "the loss is not finite"
+    time.sleep(REST)
+    return clock / updates * 1e3, cpu / clock
 
 
-def answer(worker):
-    result = json.loads(worker.process.stdout.readline() or sys.exit(f"benchmark.py: {worker.kind} broke off"))
-    return result if math.isfinite(result["loss"]) else sys.exit(f"benchmark.py: {worker.kind}: the loss is not finite")
+def take_turns(tasks, rounds):
+    """Let each task, in a process of its own, do its updates in turn; return the tasks with what was measured.
 
-
-def take_turns(workers, rounds):
-    """Let each worker in turn do its updates, for a number of rounds; leave their times in ms, and the medians."""
-    for worker in rounds * workers:
-        print(worker.updates, file=worker.process.stdin, flush=True)
-        worker.answers.append(answer(worker))
-    for worker in workers:
-        worker.times = [result["ms"] for result in worker.answers]
-        worker.ms, worker.cores = (median(result[name] for result in worker.answers) for name in ("ms", "cores"))
-        idle = max(result["idle"] for result in worker.answers)
-        if idle > 0.01:
-            print(f"Beware: {worker.kind} kept {idle:.0%} of a core busy between its turns")
+    That is the first loss; in ms per update the times of all rounds, and their median; the median of the busy cores.
+    """
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for task in tasks:
+            threads = task.threads if task.kind in PEERS or task.kind == "limit" else 1  # the scripts have their own
+            os.environ.update(dict.fromkeys([*BLAS, "NPROC"], str(threads)))  # NPROC is JAX's
+            worker = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), signal.signal,
+                                                             (signal.SIGINT, signal.SIG_DFL)))  # Ctrl-C: no traceback
+            workers.append((worker, worker.submit(begin, task).result(), []))
+        for worker, task, answers in rounds * workers:
+            answers.append(worker.submit(turn, task.updates).result())
+    for _, task, answers in workers:
+        task.times, cores = zip(*answers)
+        task.ms, task.cores = median(task.times), median(cores)
+    return [task for _, task, _ in workers]
 
 
 # What is measured ---------------------------------------------------------------------------------------------------
 
-def compare(options, kinds, hidden_sizes, peers):
-    """Measure and print the updates of contenders with 1 and 2 threads, against the machine's limit and the peers."""
-    with contextlib.ExitStack() as stack:
-        limits = [start(stack, options, "limit", threads, updates=2) for threads in (1, 2)]
-        workers = [start(stack, options, kind, threads, max(1, UPDATES * 256**2 // max(size, 256)**2), hidden_size=size)
-                   for kind in kinds for size in hidden_sizes for threads in (1, 2)]
-        take_turns([*workers, *limits], options.rounds)
-    limits = {worker.threads: 2 * LIMIT_SIZE**3 / worker.ms / 1e6 for worker in limits}  # GFLOP/s
-    best = {peer: min(worker.ms for worker in workers if worker.kind == peer) for peer in peers}
-    header = "contender hidden threads median min max char/s GFLOP GFLOP/s limit cores".split()
-    rows = [header + [f"vs {peer}" for peer in peers]]
-    for worker in workers:
-        work, characters = operations(worker) / 1e9, options.batch_size * options.seq_size
-        rate = work / worker.ms * 1e3
-        times = [f"{ms:.1f}" for ms in (worker.ms, min(worker.times), max(worker.times))]
-        rows.append([worker.kind, str(worker.hidden_size), str(worker.threads), *times,
-                     f"{characters / worker.ms * 1e3:,.0f}", f"{work:.2f}", f"{rate:.1f}",
-                     f"{rate / limits[worker.threads]:.0%}", f"{worker.cores:.2f}",
-                     *(f"{best[peer] / worker.ms:.2f}x" for peer in peers)])
+def new_task(options, kind, threads, updates=UPDATES, **more):
+    sizes = {name: getattr(options, name) for name in SIZES}
+    return SimpleNamespace(**{"kind": kind, "threads": threads, "updates": updates, **sizes, **more})
+
+
+def compare(options, contenders, peers):
+    """Measure and print the updates of contenders (kind, threads, hidden size) beside the machine's limit and peers."""
+    tasks = [new_task(options, kind, threads, max(1, UPDATES * 256**2 // max(size, 256)**2), hidden_size=size)
+             for kind, threads, size in contenders]
+    *tasks, one, two = take_turns([*tasks, *(new_task(options, "limit", threads, 2) for threads in (1, 2))],
+                                  options.rounds)
+    limits = {task.threads: 2 * LIMIT_SIZE**3 / task.ms / 1e6 for task in (one, two)}  # GFLOP/s
+    best = {peer: min(task.ms for task in tasks if task.kind == peer) for peer in peers}
+    rows = [["contender", "hidden", "threads", "loss", "median", "min", "max", "char/s", "GFLOP", "GFLOP/s", "limit",
+             "cores", *(f"vs {peer}" for peer in peers)]]
+    for task in tasks:
+        gflop, per_second = operations(task) / 1e9, 1e3 / task.ms
+        times = [f"{ms:.1f}" for ms in (task.ms, min(task.times), max(task.times))]
+        rows.append([task.kind, str(task.hidden_size), str(task.threads), f"{task.loss:.3f}", *times,
+                     f"{task.batch_size * task.seq_size * per_second:,.0f}", f"{gflop:.2f}",
+                     f"{gflop * per_second:.1f}", f"{gflop * per_second / limits[task.threads]:.0%}",
+                     f"{task.cores:.2f}", *(f"{best[peer] / task.ms:.2f}x" for peer in peers)])
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print(row[0].ljust(widths[0]), *(word.rjust(width) for word, width in zip(row[1:], widths[1:])), sep="  ")
-    print(f"median, min, max: ms per update. limit: share of {limits[1]:.0f} GFLOP/s on 1 thread, {limits[2]:.0f} on 2 "
-          f"(float32 product of {LIMIT_SIZE} x {LIMIT_SIZE}). cores: those kept busy.")
-    if peers:
-        firsts = [f"{worker.kind} {worker.loss:.3f}" for worker in workers
-                  if worker.threads == 1 and worker.kind in ("relu.py", *peers)]
-        print(f"vs: times as fast as that peer at its better number of threads. First losses: {', '.join(firsts)}.")
-    print(flush=True)
+    print("loss: of the first update. median, min, max: ms per update. limit: share of the machine's, "
+          f"{limits[1]:.0f} GFLOP/s on 1 thread, {limits[2]:.0f} on 2 (float32 product of {LIMIT_SIZE} rows). "
+          "cores: those kept busy. vs: times as fast as that peer at its better number of threads.\n", flush=True)
 
 
 def real_run(options, folder):
     """Train relu.py for an epoch; return the seconds from start to first update, and the peak memory in MB."""
-    words = [f"--{name}={vars(options)[name.replace('-', '_')]}" for name in ("hidden-size", "batch-size", "seq-size")]
-    words = [sys.executable, "relu.py", "--train=data/play.txt", "--epochs=1", "--no-plot", f"--out={folder}", *words]
-    started, first = time.perf_counter(), math.nan
-    process = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    sizes = [f"{util.option(name)}={getattr(options, name)}" for name in SIZES]
+    words = "relu.py", "--train=data/play.txt", "--epochs=1", "--no-window", f"--out={folder}", *sizes
+    environment = {name: value for name, value in os.environ.items() if name not in BLAS}  # as a user starts it
+    started, first = time.perf_counter(), None
+    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE)
     for line in process.stdout:
-        if line.startswith("epoch") and math.isnan(first):  # its first line of progress comes with the first update
+        if line.startswith("epoch") and first is None:  # the first line of progress comes before the first update
             first = time.perf_counter() - started
     _, process.returncode, usage = os.wait4(process.pid, 0)  # the memory of this child alone
+    if process.returncode:
+        sys.exit("benchmark.py: relu.py broke off")
     return first, megabytes(usage)
 
 
 def memory_and_start(options):
     """Measure and print relu.py's memory, start, validation, sampling, and what the size of the text does to it."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         firsts, memories = zip(*(real_run(options, f"{folder}/run{number}") for number in range(3)))
-        print(f"relu.py, 1 epoch of data/play.txt: peak memory {max(memories):.0f} MB; "
-              f"{median(firsts):.2f} s from start to first update (median of 3 runs)")
-        workers = [start(stack, options, kind, util.threads, times)
-                   for kind, times in (("validation", 1), ("sampling", 500))]
+        print(f"relu.py, 1 epoch of data/play.txt: peak memory {max(memories):.0f} MB; {median(firsts):.2f} s from "
+              "start to first update, a validation and a sample among them (median of 3 runs)")
+        tasks = [new_task(options, "validation", 1, 1), new_task(options, "sampling", 1, 500)]
         characters, rng = np.array([10, *range(32, 31 + V)], np.uint8), np.random.default_rng(6)
         for size in (1, options.text_size) if options.text_size else ():
             with open(f"{folder}/{size}", "wb") as file:
                 for _ in range(size):  # by the megabyte: a large parent's memory would count in its children's peak
                     file.write(characters[rng.integers(0, V, 10**6)])
-            workers.append(start(stack, options, "from_file", util.threads, path=file.name, size=size))
-        take_turns(workers, options.rounds)
-    print(f"Validation: {workers[0].ms / 1e3:.2f} s for {VALIDATION_SIZE:,} characters, "
-          f"{VALIDATION_SIZE / workers[0].ms * 1e3:,.0f} char/s\nSampling: {1e3 / workers[1].ms:,.0f} char/s")
-    for worker in workers[2:]:
-        print(f"Text of {worker.size} MB: loaded in {worker.seconds:.2f} s, peak memory {worker.memory:.0f} MB, "
-              f"{worker.ms:.1f} ms per update")
+            tasks.append(new_task(options, "from_file", util.CORES, path=file.name, size=size))
+        validated, sampled, *loaded = take_turns(tasks, options.rounds)
+    print(f"Validation: {validated.ms / 1e3:.2f} s for {VALIDATION_SIZE:,} characters, "
+          f"{VALIDATION_SIZE / validated.ms * 1e3:,.0f} char/s\nSampling: {1e3 / sampled.ms:,.0f} char/s")
+    for task in loaded:
+        print(f"Text of {task.size} MB: loaded in {task.seconds:.2f} s, peak memory {task.memory:.0f} MB, "
+              f"{task.ms:.1f} ms per update")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hidden-size", type=int, metavar="N", default=256, help="units per layer (default 256)")
-    parser.add_argument("--batch-size", type=int, metavar="N", default=10, help="sequences side by side (default 10)")
-    parser.add_argument("--seq-size", type=int, metavar="N", default=100, help="steps per update (default 100)")
+    for name in SIZES:
+        value, _, _, what = relu.SETTINGS[name]
+        parser.add_argument(util.option(name), type=int, metavar="N", default=value, help=f"{what} (default {value})")
     parser.add_argument("--rounds", type=int, metavar="N", default=15, help="turns of each contender (default 15)")
     parser.add_argument("--growth", action="store_true", help="also relu.py with 128, 256, 512 and 1024 units")
     parser.add_argument("--text-size", type=int, default=100, metavar="MB",
                         help="text to load beside one of 1 MB (default 100; 0: neither)")
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.worker:
-        with np.errstate(all="ignore"):  # as util.main does
-            return work(SimpleNamespace(**options.worker))
     missing = [peer for peer, module in (("PyTorch", "torch"), ("JAX", "jax")) if not importlib.util.find_spec(module)]
     peers = [peer for peer in PEERS if peer not in missing]
     print(f"{platform.machine()}, {util.CORES} cores, Python {platform.python_version()}, NumPy {np.__version__}; "
           f"batch {options.batch_size} x {options.seq_size} steps, {options.rounds} rounds"
           + "".join(f"\n{peer} is not installed: left out" for peer in missing), end="\n\n", flush=True)
-    compare(options, [*SCRIPTS, *peers], [options.hidden_size], peers)
+    contenders = [(kind, threads, options.hidden_size) for kind in (*SCRIPTS, *peers) for threads in (1, 2)]
+    compare(options, [*contenders, (WHOLE, 1, options.hidden_size)], peers)
     if options.growth:
-        compare(options, ["relu.py"], [128, 256, 512, 1024], [])
+        compare(options, [("relu.py", threads, size) for size in (128, 256, 512, 1024) for threads in (1, 2)], [])
     if os.name == "posix":  # elsewhere Python can't tell the memory of a process
         memory_and_start(options)
 

@@ -1,20 +1,26 @@
 """Tests import the scripts from the folder above, as a user's Python does who starts them there."""
 
+import http.server
+import os
+import random
 import sys
+import threading
 from pathlib import Path
 
+for name in "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS":
+    os.environ.setdefault(name, "1")  # as util.main() has it, for this process and all that it starts
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import pytest  # noqa: E402
 
-import util  # noqa: E402  before anything imports NumPy: it sets the threads of NumPy's BLAS
-
-__all__ = ["util"]
+import helpers  # noqa: E402
 
 
 def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="run the long soak of kills and resumes too")
+    parser.addoption("--random-seed", type=int, default=random.randrange(2**32), metavar="N",
+                     help="seed of the random draws of the tests (a failure tells which it was)")
 
 
 def pytest_configure(config):
@@ -25,3 +31,65 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("soak") and not config.getoption("--soak"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: give --soak"))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if terminalreporter.stats.keys() & {"failed", "error"}:
+        terminalreporter.line(f"The random draws were those of --random-seed {config.getoption('--random-seed')}")
+
+
+def draws(request):
+    """Return a source of random draws, the same for the same --random-seed whichever other tests are run."""
+    return random.Random(f"{request.config.getoption('--random-seed')} {request.node.nodeid}")
+
+
+rng = pytest.fixture(draws, name="rng")
+module_rng = pytest.fixture(draws, name="module_rng", scope="module")
+
+
+@pytest.fixture
+def server():
+    """A web server whose answers can be set: status, content, announced length; it counts the requests.
+
+    As a proxy it is asked to CONNECT, and answers that alike.
+    """
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.requests += 1
+            if server.meeting:
+                server.meeting.wait(20)
+            self.send_response(server.status)
+            self.send_header("Content-Length", str(server.length or len(server.content)))
+            self.end_headers()
+            self.wfile.write(server.content)
+
+        do_CONNECT = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.status, server.content, server.length, server.meeting = 0, 200, b"", None, None
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    """A part of the play, long enough for tiny runs."""
+    path = tmp_path_factory.mktemp("text") / "part.txt"
+    path.write_bytes((ROOT / "data" / "play.txt").read_bytes()[:6000])
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_outlives_the_tests():
+    yield
+    for process in helpers.children:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

@@ -1,4 +1,4 @@
-"""The command line as a user runs it: what training and sampling print and write, and what each mistake is told."""
+"""The command line as a user runs it: what each command prints and writes, and what each mistake is told."""
 
 import contextlib
 import io
@@ -6,10 +6,9 @@ import json
 import math
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,78 +18,64 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import nprnn
 import relu
+import stirnn
+import tanh
 import util
+from helpers import (ENVIRONMENT, ROOT, begin, change, do, iteration, kill, linux, named, parse, posix, read_losses,
+                     refusal, start, wait_until)
 
-ROOT = Path(util.__file__).resolve().parent
-DEFAULTS = {name.lower(): getattr(relu, name) for name in ("EPOCHS", "HIDDEN_SIZE", "DEPTH", "DROPOUT", "LEARNING_RATE",
-                                                           "BATCH_SIZE", "SEQ_SIZE", "SEED")}
-TINY = "--hidden-size 8 --depth 1 --epochs 1 --batch-size 4 --seq-size 10 --no-plot".split()
+SMALL = ["--hidden-size", "8", "--depth", "1", "--epochs", "1", "--batch-size", "4", "--seq-size", "10", "--no-window"]
 TEXT = "Wär’s nicht besser – fragt der Größte –, 🎭 zu schweigen?\nO, ’tis a naïve tongue that says not “No”.\n" * 20
 MODEST = settings(max_examples=100, deadline=None)
-ENVIRONMENT = {**os.environ, "PYTHONIOENCODING": "utf-8",
-               "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # even a mistake of ours reaches no network
-
-
-def run(*words, script="relu.py", environment=ENVIRONMENT, cwd=None):
-    """Run a script to its end and return its exit status, its output in bytes, and the lines of its errors."""
-    result = subprocess.run([sys.executable, ROOT / script, *words], capture_output=True, env=environment, cwd=cwd,
-                            timeout=120)
-    return SimpleNamespace(status=result.returncode, out=result.stdout, errors=result.stderr.decode().splitlines())
-
-
-def parse(*words):
-    return util.parse_options("relu", DEFAULTS, words)
-
-
-def refusal(action, *arguments):
-    """Return the line of errors with which an action ends the program; assert that it is one, and the status 2."""
-    errors = io.StringIO()
-    with contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as end:
-        action(*arguments)
-    assert end.value.code == 2 and len(errors.getvalue().splitlines()) == 1 and errors.getvalue().endswith("\n")
-    return errors.getvalue()
-
-
-def rows(path):
-    """Return the cells of a file of losses, without the seconds."""
-    lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    column = lines[0].index("seconds")
-    return [line[:column] + line[column + 1:] for line in lines]
+THREADS = "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A network trained by the command line on a small text in five alphabets."""
     folder = tmp_path_factory.mktemp("trained")
-    text, out = folder / "text.txt", folder / "runs"
+    text = folder / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
-    result = run(*TINY, "--train", str(text), "--out", str(out))
-    return SimpleNamespace(text=str(text), out=str(out), folder=out, result=result)
+    began = time.monotonic()
+    output, errors = do("relu", *SMALL, "--train", text, "--out", folder / "runs")
+    return SimpleNamespace(text=text, folder=folder / "runs", output=output, errors=errors,
+                           took=time.monotonic() - began)
+
+
+def best_weights(trained):
+    """Return the weights of the network of the lowest validation loss, and its vocabulary."""
+    meta, arrays = util.load_checkpoint(trained.folder / "relu.npz", "relu")
+    return util.part(arrays, "best"), meta["vocabulary"]
 
 
 # Training --------------------------------------------------------------------------------------------------------
 
-def test_training_leaves_losses_a_plot_and_a_checkpoint(trained):
-    assert trained.result.status == 0
-    assert sorted(path.name for path in trained.folder.iterdir()) == ["relu.csv", "relu.lock", "relu.npz", "relu.png"]
+def test_training_leaves_losses_samples_a_plot_and_a_checkpoint(trained):
+    assert {path.name for path in trained.folder.iterdir()} == named("csv txt png npz lock")
     assert (trained.folder / "relu.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
 def test_training_prints_what_it_trains_its_progress_and_a_sample(trained):
-    lines = trained.result.out.decode().splitlines()
-    assert [line.split()[0] for line in lines[:4]] == ["Model", "Settings", "Text", "Results"]
+    lines = trained.output.splitlines()
     train, validation = len(TEXT) - len(TEXT) // 10, len(TEXT) // 10
-    assert f"{train:,} characters to train on, {validation:,} to validate on, {len(set(TEXT))} distinct" in lines[2]
+    assert re.fullmatch(r"relu: 1 layers of 8 units, [\d,]+ weights, seed 1; 1 epochs of \d+ updates", lines[0])
+    assert lines[1] == f"text.txt: {train:,} characters, {validation:,} to validate on, {len(set(TEXT))} distinct"
+    assert lines[2] == f"{trained.folder / 'relu.csv'} (losses), .png (plot), .txt (samples), .npz (checkpoint)"
     number = r"\d+\.\d{3}"
-    updates = (train - 1) // 4 // 10
     last = max(i for i, line in enumerate(lines) if line.startswith("epoch"))
-    assert re.fullmatch(rf"epoch +1\.00/1  iteration {updates}/{updates}  train {number}  validation {number}  "
-                        r"[\d,]+ char/s  0:00:00 left", lines[last])
-    sample = [line for line in lines[last + 1:] if line.startswith("    ")]
-    assert 150 < sum(len(line) - 3 for line in sample) <= 201 and set("".join(sample)) <= set(TEXT)
-    assert lines[-1].startswith("Done.") and "python relu.py --sample 500 --out " in lines[-1]
-    assert trained.result.errors == []
+    found = re.fullmatch(rf"epoch   1\.00/1  0:00:00 left  train {number}  validation {number}  ([\d,]+) char/s",
+                         lines[last])
+    _, rows = read_losses(trained.folder)
+    characters, seconds = int(rows[-1]["iteration"]) * 40, float(rows[-1]["seconds"])
+    assert int(found[1].replace(",", "")) == pytest.approx(characters / seconds, rel=0.3)
+    assert trained.took / 20 < seconds < trained.took
+    sample = "\n".join(lines[last + 2:-2])
+    assert len(sample) == 200 and set(sample) <= set(TEXT) and lines[last + 1] == lines[-2] == ""
+    assert lines[-1] == ("Done. Draw characters from the network: "
+                         f"{util.command('relu', trained.folder, '--sample')}")
+    assert trained.errors == ""
 
 
 def test_the_checkpoint_is_plain_arrays_and_json_that_can_be_read_without_pickle(trained):
@@ -99,150 +84,202 @@ def test_the_checkpoint_is_plain_arrays_and_json_that_can_be_read_without_pickle
     meta = json.loads(str(arrays["meta"]))
     assert meta["model"] == "relu" and meta["vocabulary"] == "".join(sorted(set(TEXT)))
     assert meta["settings"]["hidden_size"] == 8 and meta["iteration"] == (len(TEXT) - len(TEXT) // 10 - 1) // 40
-    assert arrays["Wxh0"].shape == (len(set(TEXT)), 8) and arrays["Wxh0"].dtype == np.float32
+    assert arrays["weights/Wxh0"].shape == (len(set(TEXT)), 8) and arrays["weights/Wxh0"].dtype == np.float32
 
 
 def test_the_losses_are_a_line_of_json_the_names_of_the_columns_and_rows_of_numbers(trained):
     content = (trained.folder / "relu.csv").read_text(encoding="utf-8")
-    about, names, *lines = content.splitlines()
-    assert content.endswith("\n") and about.startswith("# {")
-    assert {"model": "relu", "text": "text.txt", "hidden_size": 8, "seed": 1}.items() <= json.loads(about[2:]).items()
-    assert names == "iteration,epoch,train_loss,validation_loss,seconds,batch_loss,penalty"
-    cells = [dict(zip(names.split(","), line.split(","), strict=True)) for line in lines]
-    assert all(math.isfinite(float(cell)) for row in cells for cell in row.values() if cell)
-    assert all(re.fullmatch(r"\d+", row["iteration"]) for row in cells)
-    assert cells[0]["epoch"] == "0" and cells[-1]["epoch"] == "1"  # whole numbers have no decimal point
-    assert cells[0]["validation_loss"] and cells[-1]["validation_loss"] and cells[-1]["train_loss"]
+    assert content.endswith("\n") and content.startswith("# {")
+    assert content.splitlines()[1] == "iteration,epoch,train_loss,validation_loss,penalty,seconds"
+    about, rows = read_losses(trained.folder)
+    assert {"model": "relu", "text": "text.txt", "hidden_size": 8, "seed": 1}.items() <= about.items()
+    assert all(math.isfinite(float(cell)) for row in rows for cell in row.values() if cell)
+    assert all(re.fullmatch(r"\d+", row["iteration"]) for row in rows)
+    assert rows[0]["epoch"] == "0" and rows[-1]["epoch"] == "1"  # whole numbers have no decimal point
+    assert rows[0]["validation_loss"] and rows[-1]["validation_loss"] and rows[-1]["train_loss"]
 
 
 def test_quiet_training_prints_nothing_and_with_the_same_seed_gives_the_same_losses_to_the_digit(trained, tmp_path):
-    result = run(*TINY, "--train", trained.text, "--out", str(tmp_path / "runs"), "--quiet", cwd=tmp_path)
-    assert (result.status, result.out, result.errors) == (0, b"", [])
-    assert rows(tmp_path / "runs" / "relu.csv") == rows(trained.folder / "relu.csv")
+    assert do("relu", *SMALL, "--train", trained.text, "--out", tmp_path, "--quiet") == ("", "")
+    (_, rows), (_, others) = read_losses(tmp_path), read_losses(trained.folder)
+    for row in rows + others:
+        del row["seconds"]
+    assert rows == others
 
 
-@pytest.mark.parametrize("quiet", [["--quiet"], []], ids=["quiet", "aloud"])
-def test_a_terminal_that_knows_only_ascii_is_no_obstacle(trained, tmp_path, quiet):
-    plain = {name: value for name, value in os.environ.items() if name not in ("PYTHONIOENCODING", "PYTHONUTF8")}
+def test_a_terminal_that_knows_only_ascii_is_no_obstacle(trained, tmp_path):
+    plain = {name: value for name, value in ENVIRONMENT.items() if name not in ("PYTHONIOENCODING", "PYTHONUTF8")}
     plain |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    result = run(*TINY, "--train", trained.text, "--out", str(tmp_path), *quiet, environment=plain)
-    assert (result.status, result.errors) == (0, []) and result.out.isascii()
+    output, errors = do("relu", *SMALL, "--train", trained.text, "--out", tmp_path, env=plain)
+    assert output.isascii() and errors == ""
 
 
-@pytest.mark.parametrize("rate", ["1e30", "1e300"])
-def test_a_loss_that_is_not_finite_ends_training_with_one_clear_line_and_status_1(trained, tmp_path, rate):
-    result = run(*TINY, "--train", trained.text, "--out", str(tmp_path), "--learning-rate", rate)
-    assert result.status == 1 and len(result.errors) == 1
-    assert re.fullmatch(r"relu\.py: the loss is not finite any more at iteration 2; .*--learning-rate.*",
-                        result.errors[0])
-    assert not (tmp_path / "relu.npz").exists() and (tmp_path / "relu.csv").exists()
+@posix
+def test_on_a_terminal_the_progress_line_stays_within_its_width_and_samples_begin_on_a_new_line(trained, tmp_path):
+    master, slave = os.openpty()
+    process = begin("relu", *SMALL, "--epochs", 12, "--train", trained.text, "--out", tmp_path, stdout=slave,
+                    env={**ENVIRONMENT, "COLUMNS": "50"})
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux tells that the other end is closed
+        while piece := os.read(master, 1000):
+            shown += piece
+    os.close(master)
+    assert process.wait(60) == 0
+    lines = shown.decode().replace("\r\n", "\n").split("\n")
+    progress = [part.rstrip() for line in lines for part in line.split("\r")[1:]]
+    assert len(progress) > 12 and max(map(len, progress)) == 49 and all(part[:7] == "epoch  " for part in progress)
+    assert not any(line and not line.startswith("\r") and "\r" in line for line in lines)
+    samples = "\n".join(line for line in lines if not line.startswith("\r")).split("\n\n")
+    assert sum(len(sample.strip("\n")) >= 199 for sample in samples) >= 13
 
 
-def test_numbers_that_overflow_give_no_numpy_warnings_from_the_second_thread_either(monkeypatch):
-    monkeypatch.setattr(util, "threads", 2)
-    large = np.full((512, 256), 1e30, np.float32)
+def test_numbers_that_overflow_give_no_numpy_warnings_on_either_of_the_two_threads():
+    rng = np.random.default_rng(1)
+    weights = {name: array * np.float32(1e25) for name, array in relu.init_weights(5, 256, 1, rng).items()}
+    characters = rng.integers(0, 5, (2, 4))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("error")
-        assert np.isinf(util.product(large, large[:256])).all()
+        loss, grads, _ = util.in_halves(relu.forward_backward, weights, util.one_hot(characters, 5), characters,
+                                        np.zeros((1, 4, 256), np.float32), np.ones((1, 2, 4, 256), np.float32))
+    assert not np.isfinite(loss) and not np.isfinite(grads["Whh0"]).all()
 
 
-def test_on_a_terminal_lines_are_broken_between_words_and_keep_their_indent(monkeypatch, capsys):
-    monkeypatch.setattr(util, "on_terminal", lambda: True)
-    monkeypatch.setenv("COLUMNS", "20")
-    util.say_indented("To be, or not to be, that is", "    ", "    ")
-    util.say_indented("", "    ", "    ")
-    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
-        "    To be, or not to", "    be, that is", ""]
+# How a script starts ---------------------------------------------------------------------------------------------
+
+@linux
+@pytest.mark.parametrize("own", [{}, {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}], ids=["unset", "set"])
+def test_blas_is_told_to_take_one_thread_unless_the_user_has_told_it_otherwise(own, trained, tmp_path):
+    plain = {name: value for name, value in ENVIRONMENT.items() if name not in THREADS}
+    process = begin("relu", *SMALL, "--epochs", 1000, "--train", trained.text, "--out", tmp_path, env={**plain, **own})
+    wait_until(process, lambda: iteration(tmp_path) > 0)
+    there = dict(line.split("=", 1) for line in Path(f"/proc/{process.pid}/environ").read_text().split("\0") if line)
+    kill(process)
+    assert {name: there.get(name) for name in THREADS} == {**dict.fromkeys(THREADS, "1"), **own}
+
+
+def test_what_is_printed_may_go_where_there_is_no_terminal_or_file_behind_it(trained, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["relu.py", "--out", str(trained.folder), "--sample", "30", "--seed", "1"])
+    output, errors = io.StringIO(), io.StringIO()  # as a notebook's, these are no io.TextIOWrapper
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        util.main("relu", relu.__doc__, relu.SETTINGS, relu.train, relu.evaluate_loss, relu.sample)
+    assert len(output.getvalue()) == 31 and "the network of epoch" in errors.getvalue()
+
+
+@posix
+def test_without_a_standard_error_nothing_but_the_sample_is_on_standard_output(trained):
+    script = 'exec "$0" relu.py --out "$1" --sample 30 --seed 1 2>&-'
+    process = start(["-c", "import os, sys; os.execvp('sh', ['sh', '-c', *sys.argv[1:]])", script, sys.executable,
+                     trained.folder], cwd=ROOT)
+    assert len(process.communicate(timeout=60)[0]) == 31 and process.returncode == 0
 
 
 # Sampling --------------------------------------------------------------------------------------------------------
 
 def sample(trained, *words):
-    result = run("--out", trained.out, *words)
-    assert (result.status, result.errors) == (0, [])
-    return result.out.decode()
+    output, errors = do("relu", "--out", trained.folder, *words)
+    assert re.fullmatch(r"\S+relu.npz: the network of epoch \S+, validation loss \S+\n", errors)
+    return output
 
 
-def test_a_sample_is_the_prime_the_characters_asked_for_and_a_newline_and_the_same_for_the_same_seed(trained):
-    words = "--sample", "137", "--prime", "’tis 🎭\n", "--seed", "5"
-    text = sample(trained, *words)
+def test_a_sample_is_the_prime_the_characters_asked_for_and_a_newline_and_the_same_for_the_same_seed(trained, tmp_path):
+    (tmp_path / "prime.txt").write_text("’tis 🎭\n", encoding="utf-8")
+    words = "--sample", "137", "--seed", "5"
+    text = sample(trained, *words, "--prime", "’tis 🎭\n")
     assert text.startswith("’tis 🎭\n") and text.endswith("\n") and len(text) == len("’tis 🎭\n") + 137 + 1
     assert set(text) <= set(TEXT)
-    assert sample(trained, *words) == text
+    assert sample(trained, *words, "--prime-file", tmp_path / "prime.txt") == text
 
 
 def test_a_sample_of_no_characters_is_the_prime_and_a_newline(trained):
     assert sample(trained, "--sample", "0", "--prime", "O, ") == "O, \n"
 
 
-def test_a_prime_alone_asks_for_500_characters(trained):
-    assert len(sample(trained, "--prime", "O, ")) == len("O, ") + 500 + 1
+def test_sample_alone_draws_500_characters_and_quietly_nothing_is_said_beside_them(trained):
+    output, errors = do("relu", "--out", trained.folder, "--sample", "--quiet")
+    assert len(output) == 501 and errors == ""
 
 
 def test_a_temperature_near_0_takes_the_likeliest_character_whatever_the_seed_and_does_not_overflow(trained):
     cold = sample(trained, "--temperature", "1e-300", "--sample", "50", "--seed", "1")
-    weights = util.load_checkpoint(trained.folder / "relu.npz", "relu").weights
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        likeliest = relu.sample(weights, "".join(sorted(set(TEXT))), 50, 1e-5, np.random.default_rng(2))
+        likeliest = relu.sample(*best_weights(trained), 50, 1e-5, np.random.default_rng(2))
         assert cold == "".join(likeliest) + "\n"
 
 
-def test_sampling_ends_when_nobody_reads_any_more(trained):
-    program = subprocess.Popen([sys.executable, ROOT / "relu.py", "--out", trained.out, "--sample", "1000000000"],
-                               env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        assert program.stdout.read(10)
-        program.stdout.close()
-        assert program.wait(30) == 128 + 13 and program.stderr.read() == b""  # what the shell says of SIGPIPE
-    finally:
-        program.kill()
-        program.wait()
-        program.stderr.close()
+def test_characters_are_printed_as_they_are_drawn_and_sampling_ends_when_nobody_reads_any_more(trained):
+    process = begin("relu", "--out", trained.folder, "--sample", 10**9, "--quiet")
+    assert process.stdout.read(10)
+    process.stdout.close()
+    assert process.wait(30) == 128 + 13 and process.stderr.read() == ""  # what the shell says of SIGPIPE
+
+
+# Evaluating ------------------------------------------------------------------------------------------------------
+
+def test_the_evaluation_of_a_text_is_the_loss_of_the_best_network_on_the_characters_it_knows(trained, tmp_path):
+    known = TEXT[100:400]
+    (tmp_path / "text.txt").write_text("€" + known + "x€x" + "€", encoding="utf-8")
+    output, _ = do("relu", "--evaluate", tmp_path / "text.txt", "--out", trained.folder)
+    line, unknown = output.splitlines()
+    weights, vocabulary = best_weights(trained)
+    loss = relu.evaluate_loss(weights, util.encode(known, vocabulary))
+    assert line == (f"{loss:.4f} nats per character, {loss / math.log(2):.4f} bits, perplexity {math.exp(loss):.4g}; "
+                    "299 characters predicted")
+    assert unknown == "5 characters that the network does not know were left out: '€' 3, 'x' 2"
+
+
+def test_the_evaluation_of_the_validation_text_is_the_runs_lowest_validation_loss(trained, tmp_path):
+    (tmp_path / "val.txt").write_text(TEXT[-(len(TEXT) // 10):], encoding="utf-8")
+    output, errors = do("relu", "--evaluate", tmp_path / "val.txt", "--out", trained.folder)
+    lowest = min(float(row["validation_loss"]) for row in read_losses(trained.folder)[1] if row["validation_loss"])
+    assert output.startswith(f"{lowest:.4f} nats per character, ") and output.count("\n") == 1
+    assert errors.endswith(f"validation loss {lowest:.4f}\n")
 
 
 # Mistakes --------------------------------------------------------------------------------------------------------
 
-def mistake(folder, *words):
+def mistake(*words, **keywords):
     """Run the script with a mistake; assert one line of errors, status 2 and no other output, and return the line."""
-    result = run(*TINY, *words, cwd=folder)
-    assert (result.status, result.out) == (2, b"") and len(result.errors) == 1, result
-    assert result.errors[0].startswith("relu.py: ")
-    return result.errors[0]
+    output, errors = do("relu", *words, status=2, **keywords)
+    assert output == "" and errors.startswith("relu.py: ") and errors.count("\n") == 1
+    return errors
 
 
-def test_an_unknown_option_is_named(tmp_path):
-    assert "--hidden" in mistake(tmp_path, "--train", "text.txt", "--hidden", "8") and not any(tmp_path.iterdir())
+def test_an_unknown_option_is_named_and_nothing_is_written(tmp_path):
+    line = mistake("--hidden", 8, cwd=tmp_path)
+    assert line == "relu.py: there is no option '--hidden'; did you mean --hidden-size?\n"
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_output_folder_that_is_a_file_is_found_before_training(trained, tmp_path):
     (tmp_path / "runs").write_text("not a folder")
-    line = mistake(tmp_path, "--train", trained.text)
+    line = mistake(*SMALL, "--train", trained.text, cwd=tmp_path)
     assert "cannot write to runs" in line and "--out" in line
     assert (tmp_path / "runs").read_text() == "not a folder"
 
 
-def test_a_prime_with_unknown_characters_names_them(trained, tmp_path):
-    result = run("--out", trained.out, "--prime", "xylophon€", cwd=tmp_path)
-    assert (result.status, result.out) == (2, b"") and len(result.errors) == 1
-    assert result.errors[0].startswith("relu.py: --prime has 'l', 'p', 'x', '€', which")
+def test_a_prime_with_unknown_characters_names_them(trained):
+    line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", "xylophon€")
+    assert line.startswith("relu.py: the prime has 'l', 'p', 'x', '€', which")
 
 
-@pytest.mark.parametrize("words", [["--sample", "9"], ["--prime", "the"], ["--temperature", "0.5"]], ids=" ".join)
-def test_an_option_of_training_beside_one_of_sampling_is_refused(trained, words):
-    result = run("--out", trained.out, "--train", trained.text, "--batch-size", "4", *words)
-    assert (result.status, result.out) == (2, b"") and len(result.errors) == 1
-    assert result.errors[0].startswith("relu.py: --batch-size, --train can only be given for training")
-
-
-def test_another_models_checkpoint_is_refused(trained, tmp_path):
-    shutil.copy(trained.folder / "relu.npz", tmp_path / "tanh.npz")
-    result = run("--sample", "9", "--out", str(tmp_path), script="tanh.py")
-    assert (result.status, result.out) == (2, b"") and len(result.errors) == 1
-    assert result.errors[0].startswith("tanh.py: ") and "it is of relu.py" in result.errors[0]
-
-
+@posix
 def test_a_text_that_is_missing_is_told_as_a_user_sees_it(tmp_path):
-    assert mistake(tmp_path, "--train", "text.txt") == "relu.py: cannot read text.txt: No such file or directory"
+    assert mistake(*SMALL, "--train", "text.txt", cwd=tmp_path) == (
+        "relu.py: cannot read text.txt: No such file or directory; give a text with --train\n")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode, words, why", [
+    ("--sample=9", ["--batch-size", "4", "--train", "a"], "--batch-size, --train cannot be given with --sample, which"),
+    ("--evaluate=a", ["--epochs", "4", "--temperature", "1"], "--epochs, --temperature cannot be given with"),
+    ("--sample", ["--evaluate", "a", "--resume"], "--evaluate, --resume cannot be given with --sample, which"),
+    ("--quiet", ["--prime", "a b"], "--prime goes with --sample: --sample --prime 'a b'"),
+    ("--quiet", ["--prime-file", "a"], "--prime-file goes with --sample"),
+    ("--resume", ["--temperature", "0.5"], "--temperature goes with --sample: --sample --temperature 0.5"),
+], ids=" ".join)
+def test_options_that_do_not_go_together_are_refused(mode, words, why):
+    assert why in refusal(parse, relu, mode, *words)
 
 
 @pytest.mark.parametrize("content, why", [
@@ -250,26 +287,33 @@ def test_a_text_that_is_missing_is_told_as_a_user_sees_it(tmp_path):
     (b"\xef\xbb\xbf", "is empty"),
     ("Größe".encode("latin-1") * 50, r"is not UTF-8 text \(byte 2 is wrong\); convert it first"),
     ("Größe".encode("utf-16"), "is not UTF-8 text"),
-    (None, "Is a directory"),
+    pytest.param(None, "Is a directory; give a text with --train", marks=posix),
     ("ö".encode() * 44, "has 44 characters; batches of 4 x 10 steps need at least 45"),
 ], ids=["empty", "only a mark", "Latin-1", "UTF-16", "folder", "short"])
 def test_a_text_that_cannot_be_trained_on_is_refused_with_the_reason(tmp_path, content, why):
     path = tmp_path / "text.txt"
     path.mkdir() if content is None else path.write_bytes(content)
-    options = parse("--train", str(path), "--batch-size", "4", "--seq-size", "10")
+    options = parse(relu, "--train", path, "--batch-size", "4", "--seq-size", "10")
     assert re.search(rf"text\.txt.*{why}", refusal(util.load_text, options))
 
 
 def test_a_validation_text_of_one_character_is_refused(trained, tmp_path):
     (tmp_path / "val.txt").write_text("x")
-    options = parse("--train", trained.text, "--val", str(tmp_path / "val.txt"))
+    options = parse(relu, "--train", trained.text, "--val", tmp_path / "val.txt")
     assert "val.txt has 1 character; a validation text needs at least 2" in refusal(util.load_text, options)
 
 
 @pytest.mark.parametrize("option", ["--train", "--val"])
 def test_an_empty_path_is_a_mistake_and_not_the_default(trained, option):
-    options = parse("--train", trained.text, option, "")
-    assert "cannot read ''" in refusal(util.load_text, options)
+    options = parse(relu, "--train", trained.text, option, "")
+    assert re.search(f"cannot read '': .*give a text with {option}\n", refusal(util.load_text, options))
+
+
+@pytest.mark.parametrize("content, why", [("", "is empty"), ("€" * 50 + "O", "has 1 characters that the network")])
+def test_a_text_that_cannot_be_evaluated_is_refused_with_the_reason(content, why, trained, tmp_path):
+    (tmp_path / "text.txt").write_text(content, encoding="utf-8")
+    options = parse(relu, "--evaluate", tmp_path / "text.txt", "--out", trained.folder, "--quiet")
+    assert f"text.txt {why}" in refusal(util.print_evaluation, "relu", options, relu.evaluate_loss)
 
 
 @pytest.mark.parametrize("own_validation", [True, False])
@@ -279,26 +323,18 @@ def test_a_text_of_exactly_the_least_length_will_do_and_a_shorter_one_will_not(o
     with tempfile.TemporaryDirectory() as folder:
         train, val = Path(folder, "train.txt"), Path(folder, "val.txt")
         val.write_text("ab")
-        words = ["--train", str(train), "--batch-size", str(batch_size), "--seq-size", str(seq_size)]
-        words += ["--val", str(val)] if own_validation else []
+        words = ["--train", train, "--batch-size", batch_size, "--seq-size", seq_size]
+        words += ["--val", val] if own_validation else []
         least = batch_size * seq_size + 1  # one batch, and the target of its last step
         if not own_validation:  # a tenth is held out, and is to have two characters
             least = next(n for n in range(20, 2 * least + 20) if n - n // 10 >= least)
         train.write_text("a" * (least - 1))
-        line = refusal(util.load_text, parse(*words))
+        line = refusal(util.load_text, parse(relu, *words))
         assert f"{least - 1:,} characters" in line and line.endswith(f" need at least {least:,}\n")
         train.write_text("a" * least)
-        text = util.load_text(parse(*words))
+        text = util.load_text(parse(relu, *words))
         assert len(text.train) > batch_size * seq_size and len(text.validation) >= 2
         assert len(text.train) + len(text.validation) == least + 2 * own_validation
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint\n", b"PK\x03\x04 no zip", None],
-                         ids=["empty", "text", "damaged zip", "folder"])
-def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path, content):
-    path = tmp_path / "relu.npz"
-    path.mkdir() if content is None else path.write_bytes(content)
-    assert "relu.npz is no checkpoint to go on from: " in refusal(util.load_checkpoint, path, "relu")
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "text.txt"])
@@ -308,8 +344,16 @@ def test_without_saved_weights_the_user_is_told_to_train_first(tmp_path, folder)
     assert "there is no saved network" in line and "train one first: python relu.py" in line
 
 
+@posix
 def test_a_folder_whose_name_is_too_long_holds_no_checkpoint(tmp_path):
     assert "name too long" in refusal(util.load_checkpoint, tmp_path / ("long" * 100) / "relu.npz", "relu")
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_in_a_line_that_says_so(trained, tmp_path):
+    (tmp_path / "relu.npz").write_bytes((trained.folder / "relu.npz").read_bytes())
+    change(tmp_path / "relu.npz", version=1)
+    line = mistake("--sample", "--out", tmp_path)
+    assert line.endswith("relu.npz is no checkpoint to go on from: it is of relu.py, version 1, not relu.py, 2\n")
 
 
 @pytest.mark.parametrize("option, words", {
@@ -317,48 +361,73 @@ def test_a_folder_whose_name_is_too_long_holds_no_checkpoint(tmp_path):
     "--hidden-size": "0 -8 1e3 100001",
     "--depth": "0 -1 1001 2.0",
     "--dropout": "1 1.5 -0.1 nan inf 0.99999 half",
-    "--learning-rate": "0 -0.01 -0.0 nan inf -inf 1e999",
+    "--learning-rate": "-0.01 nan inf -inf 1e999",
     "--batch-size": "0 -1 0.5",
     "--seq-size": "0 -1 0.5",
     "--seed": "-1 0.5 1000000000000000001",
+    "--decay": "-0.1 1.1 nan",
+    "--epsilon": "0 2",
+    "--clip-norm": "-1 inf",
+    "--warm-up": "0 1.5",
     "--save-every": "0 -1",
     "--sample": "-1 0.5 1000000001 all",
     "--temperature": "0 -1 nan inf 1e-400",
 }.items())
 def test_numbers_out_of_range_are_refused_with_the_option_the_word_and_what_is_wanted(option, words):
     for word in words.split():
-        line = refusal(parse, f"{option}={word}")
-        assert f"argument {option}: {word!r} is not a " in line and re.search(r"number (from|above) \d", line)
-        assert option in refusal(parse, option, word)
+        line = refusal(parse, relu, f"{option}={word}")
+        assert f"argument {option}: {word!r} is not a " in line and re.search(r"number (from|of at least) \d", line)
+        assert option in refusal(parse, relu, option, word)
 
 
 def test_numbers_at_the_ends_of_their_ranges_are_taken():
-    options = parse(*"--dropout 0 --epochs 1000000 --depth 1 --sample 0 --seed 0 --temperature 1e-300".split())
-    assert (options.dropout, options.epochs, options.depth, options.sample) == (0, 10**6, 1, 0)
-    assert (options.seed, options.temperature) == (0, 1e-300)
-    assert parse("--dropout", "0.9999").dropout == 0.9999
+    options = parse(relu, *"--dropout 0 --epochs 1000000 --depth 1 --seed 0 --learning-rate 0".split(" "))
+    assert (options.dropout, options.epochs, options.depth, options.seed) == (0, 10**6, 1, 0)
+    assert options.learning_rate == 0 and parse(relu, "--dropout", "0.99").dropout == 0.99
+    options = parse(relu, "--sample", "0", "--temperature", "1e-300")
+    assert (options.sample, options.temperature) == (0, 1e-300)
 
 
-def test_without_words_the_options_are_the_scripts_constants_and_nothing_counts_as_given():
-    options = parse()
-    assert DEFAULTS.items() <= vars(options).items() and options.given == {}
-    assert options.train is options.val is options.sample is None and not options.resume and not options.quiet
+@pytest.mark.parametrize("script", [tanh, relu, stirnn, nprnn])
+def test_without_words_the_options_are_the_scripts_settings_and_nothing_counts_as_given(script):
+    options = parse(script)
+    defaults = {name: value for name, (value, *_) in script.SETTINGS.items()}
+    assert defaults.items() <= vars(options).items() and options.defaults == defaults and options.given == {}
+    assert options.train is options.val is options.sample is options.evaluate is None
+    assert not options.resume and not options.quiet and not options.no_window
 
 
-def test_an_option_may_not_be_shortened_because_a_later_one_could_make_it_ambiguous():
-    assert "unrecognized arguments: --hidden" in refusal(parse, "--hidden", "8")
+@pytest.mark.parametrize("script", [tanh, relu, stirnn, nprnn])
+def test_every_setting_can_be_given(script):
+    for name, (value, _, most, _) in script.SETTINGS.items():
+        other = type(value)(min(most, 2 * value) if name != "decay" else 0.5)
+        options = parse(script, util.option(name), other)
+        assert vars(options)[name] == other != value and options.given == {name: other}
 
 
-def test_help_names_every_option_with_its_default(capsys):
-    with pytest.raises(SystemExit) as end:
-        parse("--help")
+@pytest.mark.parametrize("word, meant", [
+    ("--hidden", "--hidden-size"), ("--epoch=3", "--epochs"), ("--no-plot", None), ("--warmup", "--warm-up"),
+    ("text.txt", None),
+])
+def test_a_word_that_is_no_option_is_told_with_the_option_that_may_have_been_meant(word, meant):
+    line = refusal(parse, relu, word)
+    assert f"there is no option {word!r}; " in line
+    assert f"did you mean {meant}?\n" in line if meant else ("did you mean" in line) == word.startswith("-")
+
+
+@pytest.mark.parametrize("script", [tanh, relu, stirnn, nprnn])
+def test_help_names_every_option_with_what_it_is_and_its_default(script, capsys, monkeypatch):
+    monkeypatch.setitem(script.SETTINGS, "dropout", (0.0, *script.SETTINGS["dropout"][1:]))
+    with pytest.raises(SystemExit) as stop:
+        parse(script, "--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert end.value.code == 0 and "--temperature T" in text
-    for name, value in DEFAULTS.items():
-        assert re.search(rf"--{name.replace('_', '-')} [A-Z] [^(]*\(default {value}\)", text)
+    assert stop.value.code == 0 and f"python {script.MODEL}.py --sample" in text
+    for name, (value, _, _, what) in {**script.SETTINGS, **util.OPTIONS}.items():
+        default = "" if value is None or value is False else f" (default {value})"
+        assert re.search(rf"{util.option(name)}( \S+)? {re.escape(what + default)} (--|$)", text + " --"), name
 
 
-options = ["--" + name.replace("_", "-") for name in vars(parse()) if name != "given"]
+options = [util.option(name) for name in vars(parse(relu)) if name not in ("given", "defaults")]
 names = st.sampled_from([*options, "--", "-", "-x"])
 values = st.one_of(st.integers().map(str), st.floats().map(str), st.text(max_size=6), st.just("--"))
 option_words = st.one_of(names, values, st.tuples(names, values).map("=".join))
@@ -369,13 +438,14 @@ option_words = st.one_of(names, values, st.tuples(names, values).map("=".join))
 @example(["two\nlines", "\r", "\u2028"])
 @example(["--train=--"])
 @example(["--seed=--"])
+@example(["--seed=" + "9" * 5000])
 def test_any_words_are_either_understood_or_refused_in_one_line(words):
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            options = parse(*words)
-    except SystemExit as end:
-        assert end.code == 2 and len(errors.getvalue().splitlines()) == 1
+            options = parse(relu, *words)
+    except SystemExit as stop:
+        assert stop.code == 2 and len(errors.getvalue().splitlines()) == 1
     else:
         assert errors.getvalue() == "" and not any(isinstance(value, list) for value in vars(options).values())
         assert options.batch_size > 0 and 0 <= options.dropout < 1 and options.temperature > 0 and options.seed >= 0

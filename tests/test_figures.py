@@ -1,44 +1,75 @@
-"""The figure scripts graphs/reach.py and graphs/norms.py: their numbers, and that their files suffice to draw from."""
+"""The figures of graphs/reach.py and graphs/norms.py: their numbers, which networks they show, and their files."""
 
-import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import util  # before NumPy: it sets the threads of NumPy's BLAS
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 
+import helpers
 import relu
-from graphs import norms, reach
+import stirnn
+import util
+from graphs import common, norms, reach
 
+FIGURES = {"reach": reach, "norms": norms}
 PNG = b"\x89PNG\r\n\x1a\n"
-ROWS = [[1, 2.0, 2.0, 2.0, 4.2], [100, 2.0, 3.0, 5.0, 2.1], [10100, 7.0, np.inf, np.inf, np.inf]]
+STREAMS = {"stabilised": [[1, 2.0, 2.0, 2.0, 4.2], [100, 2.0, 3.0, 5.0, 2.1]],
+           "plain": [[1, 2.0, 2.0, 2.0, 4.2], [10100, 7.0, np.inf, np.inf, np.inf]]}
+each_figure = pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES)
 
 
-def run(folder, *words):
-    """Run python in a folder and return what came of it."""
-    return subprocess.run([sys.executable, *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def runs(text, tmp_path_factory):
+    """A folder with a network of relu.py and one of stirnn.py, and in plain/ one without the stabiliser."""
+    folder = tmp_path_factory.mktemp("trained") / "runs"
+    words = [*helpers.TINY, "--epochs", 1, "--train", text, "--quiet", "--out"]
+    helpers.train(relu, *words, folder)
+    helpers.train(stirnn, *words, folder)
+    helpers.train(stirnn, *words, folder / "plain", "--beta", 0)
+    return folder
 
 
 @pytest.fixture
 def copy(tmp_path):
-    """A copy of the project's programs: no text, no saved network, no figure."""
+    """A copy of the project without texts, networks and figures, but with the figures' files."""
     (tmp_path / "graphs").mkdir()
-    for program in (*ROOT.glob("*.py"), *ROOT.glob("graphs/*.py")):
-        shutil.copy(program, tmp_path / program.relative_to(ROOT))
+    for path in (*helpers.ROOT.glob("*.py"), *helpers.ROOT.glob("graphs/*.py"),
+                 *(helpers.ROOT / "graphs" / f"{name}.csv" for name in FIGURES)):
+        shutil.copy(path, tmp_path / path.relative_to(helpers.ROOT))
     return tmp_path
 
 
-def nudged_loss(activation, weights, characters, target, layer, step, nudge):
+def plot(figure, folder, *words):
+    """Do what a user does who wants the figure, in a copy of the project."""
+    name = next(name for name, module in FIGURES.items() if module is figure)
+    helpers.end(helpers.start(["-m", f"graphs.{name}", *words], cwd=folder))
+    return name
+
+
+def measure(figure, runs, text=util.PLAY):
+    return figure.measure(SimpleNamespace(runs=runs, plain=runs / "plain", text=text))
+
+
+def read(figure, path):
+    return common.read_csv(path, figure.HEADER, figure.KEYS if figure is reach else list(figure.STYLES))
+
+
+def words_in(figure, about, curves):
+    """Return all that is written in a drawing of the curves, and the lines."""
+    drawing = Figure()
+    figure.draw(drawing, about, {key: np.array(rows) for key, rows in curves.items()})
+    legend, = drawing.legends
+    return ([text.get_text() for text in legend.get_texts()],
+            [line for axes in drawing.axes for line in axes.get_lines()])
+
+
+# The reach of the gradient ---------------------------------------------------------------------------------------
+
+def nudged_loss(activation, weights, depth, characters, target, layer, step, nudge):
     """Return the loss of the last step, where h[layer](step) is changed by nudge (H,) and all else follows from it."""
-    depth, (hidden_size, vocabulary_size) = len(weights) // 3, weights["Why"].shape
+    hidden_size, vocabulary_size = weights["Why"].shape
     h = np.zeros((depth, hidden_size))
     for t, character in enumerate(characters, start=1):
         x = np.eye(vocabulary_size)[character]
@@ -61,7 +92,7 @@ def test_reach_is_the_norm_of_the_gradient_that_central_differences_give(model):
     activation = np.tanh if model.MODEL == "tanh" else lambda z: np.maximum(z, 0)
     expected = np.zeros((D, T))
     for d, k in np.ndindex(D, T):
-        plus, minus = ([nudged_loss(activation, weights, characters, target, d, T - k, sign * epsilon * unit)
+        plus, minus = ([nudged_loss(activation, weights, D, characters, target, d, T - k, sign * epsilon * unit)
                         for unit in np.eye(H)] for sign in (1, -1))
         expected[d, k] = np.linalg.norm(np.subtract(plus, minus) / (2 * epsilon))
     got = reach.reach(model, weights, characters[:, None], np.array([target]), T - 1)
@@ -81,82 +112,184 @@ def test_a_geometric_mean_leaves_exact_zeros_out_and_is_zero_where_there_is_noth
     np.testing.assert_allclose(got, [1e-150, 5, 0])
 
 
-def test_a_trained_curve_stays_in_the_file_where_there_is_no_saved_network_now(tmp_path, monkeypatch):
-    trained, stale = {0: {0: 0.5, 200: 2e-9}}, {0: {0: 123.0}}
-    for name, value in dict(MODELS=(relu,), SEEDS=1, SEQUENCES=2, TIMES=(201,), CSV=tmp_path / "reach.csv").items():
-        monkeypatch.setattr(reach, name, value)
-    monkeypatch.setattr(sys, "argv", ["reach.py"])
-    monkeypatch.chdir(tmp_path)
-    reach.write_curves(reach.CSV, {("relu", "trained"): trained, ("relu", "initial"): stale})
-    reach.main()
-    curves = reach.read_curves(reach.CSV)
-    assert curves["relu", "trained"] == trained
-    assert list(curves["relu", "initial"]) == [0, 1, 2]
-    assert list(curves["relu", "initial"][0]) == list(range(201))
-    assert curves["relu", "initial"][0][0] != 123.0
+def test_a_curve_of_reach_is_the_geometric_mean_over_networks_and_times_without_what_is_not_finite(monkeypatch):
+    monkeypatch.setattr(reach, "TIMES", (6, 8))
+    monkeypatch.setattr(reach, "LAGS", 3)
+    rng = np.random.default_rng(2)
+    networks, (inputs, targets) = [relu.init_weights(5, 16, 2, rng) for _ in range(3)], rng.integers(5, size=(2, 8, 4))
+    expected = np.prod([reach.reach(relu, weights, inputs[:t], targets[t - 1], 3)
+                        for weights in networks for t in (6, 8)], axis=0) ** (1 / 6)
+    rows = np.array(reach.average_reach(relu, networks, inputs, targets))
+    assert rows[:, :2].tolist() == [[d, k] for d in range(2) for k in range(4)]
+    np.testing.assert_allclose(rows[:, 2], expected.ravel())
+    networks[0]["Wxh1"][:] = np.nan  # of layer 1 no more is known than of a state that has overflowed
+    with np.errstate(all="ignore"):
+        assert reach.average_reach(relu, networks, inputs, targets) == []
 
 
-def test_the_file_of_the_reach_figure_has_every_model_at_initialisation_and_less_than_150_kilobytes():
-    path = ROOT / "graphs" / "reach.csv"
-    assert {(model.MODEL, "initial") for model in reach.MODELS} <= reach.read_curves(path).keys()
-    assert path.stat().st_size < 150_000
+def test_reach_is_measured_of_the_saved_networks_of_lowest_validation_loss_and_of_new_ones_of_their_sizes(
+        runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(reach, "SEEDS", 2)
+    path = shutil.copy(runs / "relu.npz", tmp_path)
+    _, arrays = util.load_checkpoint(runs / "relu.npz", "relu")
+    helpers.change(path, **{"best_epoch": 0.75, "weights/Why": np.zeros_like(arrays["weights/Why"])})
+    about, curves = measure(reach, tmp_path)
+    assert about == {"text": "play.txt", "epochs": {"relu": 0.75}, "horizons": [20]}
+    assert list(curves) == ["relu,initial", "relu,trained"]
+    assert {d for d, _, _ in curves["relu,initial"]} == {d for d, _, _ in curves["relu,trained"]} == {0, 1}
+    meta, _ = util.load_checkpoint(path, "relu")
+    text = "".join(character for character in util.read_text(util.PLAY) if character in meta["vocabulary"])
+    batch = util.batch(util.encode(text, meta["vocabulary"]), 0, reach.SEQUENCES, max(reach.TIMES))
+    new = [relu.init_weights(len(meta["vocabulary"]), 16, 2, np.random.default_rng(seed)) for seed in (1, 2)]
+    assert curves["relu,initial"] == reach.average_reach(relu, new, *batch)
+    assert curves["relu,trained"] == reach.average_reach(relu, [util.part(arrays, "best")], *batch)
 
 
-def test_the_reach_figure_is_redrawn_from_its_file_alone(copy):
-    shutil.copy(ROOT / "graphs" / "reach.csv", copy / "graphs")
-    result = run(copy, "-m", "graphs.reach", "--redraw")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert (copy / "graphs" / "reach.png").read_bytes().startswith(PNG)
+def test_the_reach_figure_names_each_network_with_its_epoch_and_draws_all_its_layers():
+    curves = {f"{model},{stage}": [[d, k, 0.5 ** k] for d in range(2) for k in range(9)]
+              for model in ("relu", "tanh") for stage in ("initial", "trained")}
+    names, lines = words_in(reach, {"text": "play.txt", "epochs": {"relu": 27, "tanh": 98.5}, "horizons": [50]}, curves)
+    assert names == ["relu, epoch 27", "tanh, epoch 98.5", "at initialisation", "after training"]
+    assert len([line for line in lines if len(line.get_xdata()) == 9]) == 8
+    assert [line.get_xdata() for line in lines if len(line.get_xdata()) == 2] == [[50, 50]] * 2
+    names, _ = words_in(reach, {}, curves)
+    assert names[:2] == ["relu", "tanh"]  # of an older file
 
 
-def test_the_norms_figure_is_redrawn_from_its_file_alone_though_a_state_overflowed(copy):
-    norms.write_csv(copy / "graphs" / "norms.csv", {"text": "play.txt", "epochs": {"stabilised": 1, "plain": 1}},
-                    {"stabilised": ROWS[:2], "plain": ROWS})
-    result = run(copy, "-m", "graphs.norms")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert (copy / "graphs" / "norms.png").read_bytes().startswith(PNG)
+def test_reach_without_a_saved_network_says_how_to_train_one(tmp_path):
+    line = helpers.refusal(measure, reach, tmp_path)
+    assert f"python relu.py --out {tmp_path}" in line
 
 
-def test_a_file_of_norms_reads_back_as_it_was_written(tmp_path):
-    about = {"text": "play.txt", "epochs": {"stabilised": 1, "plain": 2.5}}
-    curves = {"stabilised": ROWS[:2], "plain": ROWS}
-    norms.write_csv(tmp_path / "norms.csv", about, curves)
-    assert norms.read_csv(tmp_path / "norms.csv") == (about, curves)
+# The norms of the states -----------------------------------------------------------------------------------------
+
+def counting_network(growth):
+    """Return a network with h[0](t) = t and h[1](t) = growth h[1](t-1) + 1 in each of 4 units, whatever it reads."""
+    weights = stirnn.init_weights(3, 4, 2, np.random.default_rng(0))
+    weights["Wxh0"][:], weights["Wxh1"][:], weights["Whh1"] = 1, 0, growth * np.eye(4, dtype=np.float32)
+    weights["bh1"][:] = 1
+    return weights
+
+
+def test_a_stream_is_read_from_its_first_character_to_its_last_with_one_state():
+    rng = np.random.default_rng(3)
+    weights, indices = counting_network(0.5), rng.integers(3, size=251)
+    sizes, nats = norms.read_stream(weights, indices[:-1], indices[1:])
+    np.testing.assert_allclose(sizes, 2 * np.arange(1, 251))
+    logits, _, _ = stirnn.forward(weights, util.one_hot(indices[:-1, None], 3), np.zeros((2, 1, 4), np.float32))
+    np.testing.assert_allclose(nats, -stirnn.log_softmax(logits)[np.arange(250), indices[1:]], rtol=1e-4)
 
 
 def test_a_stream_once_overflowed_stays_so_and_its_norms_are_those_of_the_largest_layer():
-    weights = norms.stirnn.init_weights(3, 4, 2, np.random.default_rng(0))
-    weights["Wxh0"][:], weights["Wxh1"][:], weights["Whh1"] = 1, 0, 10 * np.eye(4, dtype=np.float32)
-    weights["bh1"][:], indices = 1, np.zeros(250, int)
-    sizes, nats = norms.read_stream(weights, indices, indices)
-    np.testing.assert_allclose(sizes[:3], [2, 22, 222])  # h[1](t) = 10 h[1](t-1) + 1 in each of 4 units; h[0](t) = t
+    indices = np.zeros(250, int)
+    sizes, nats = norms.read_stream(counting_network(10), indices, indices)
+    np.testing.assert_allclose(sizes[:3], [2, 22, 222])
     assert np.isfinite(sizes[:38]).all() and np.isinf(sizes[40:]).all()
     assert np.isfinite(nats[:30]).all() and np.isinf(nats[40:]).all()
 
 
-def test_the_network_without_stabiliser_is_trained_by_the_same_script_with_beta_0_and_not_taken_for_it(copy):
-    (copy / "cat.txt").write_text("the cat sat on the mat and looked at me. " * 300)
-    options = "--train", "cat.txt", "--epochs", 1, "--hidden-size", 8, "--no-plot", "--quiet", "--out"
-    assert run(copy, "stirnn.py", *options, "a").returncode == 0
-    assert run(copy, "-m", "graphs.norms", "--train-plain", *options, "b").returncode == 0
-    penalties = {name: util.load_checkpoint(copy / name / "stirnn.npz", "stirnn").history[-1][-1] for name in "ab"}
-    assert penalties["a"] > 0 == penalties["b"]
-    paths = {"stabilised": copy / "a" / "stirnn.npz", "plain": copy / "b" / "stirnn.npz"}
-    about, curves = norms.measure(paths, copy / "cat.txt")
-    assert about == {"text": "cat.txt", "epochs": {"stabilised": 1, "plain": 1}}
-    assert curves["stabilised"] != curves["plain"] and curves["plain"][-1][0] == 10_100
-    with pytest.raises(SystemExit):  # the two mixed up
-        norms.measure({"stabilised": paths["plain"], "plain": paths["stabilised"]}, copy / "cat.txt")
+def test_a_row_of_norms_stands_for_the_steps_since_the_one_before_and_its_loss_for_a_hundred_or_more():
+    steps = np.arange(1, 10_101)
+    ends, lowest, mean, highest, losses = np.array(norms.thin(steps, steps)).T
+    assert ends[0] == 1 and ends[-1] == 10_100
+    assert (highest == ends).all() and (lowest[1:] == ends[:-1] + 1).all()
+    np.testing.assert_allclose(mean, (lowest + highest) / 2)
+    counts = 2 * (ends - losses) + 1  # of steps that end with this one and have this mean
+    np.testing.assert_allclose(counts, np.maximum(highest - lowest + 1, np.minimum(ends, norms.WINDOW)))
 
 
-@pytest.mark.parametrize("read", [reach.read_curves, norms.read_csv])
-@pytest.mark.parametrize("content", [None, b"", b"model,stage,layer,lag,norm\nrelu,initial,0,1", b"\xff\xfe",
-                                     b"# {}\nnetwork\nplain,1,2,3,4,nan\n", b"# []\nnetwork\nplain,1,2,3,4,5\n"])
-def test_a_missing_or_damaged_file_ends_the_program_with_one_line_and_status_2(read, content, tmp_path, capsys):
-    path = tmp_path / "figure.csv"
+def test_norms_are_measured_of_the_networks_of_lowest_validation_loss_with_and_without_the_stabiliser(
+        runs, tmp_path, capsys):
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    helpers.change(tmp_path / "stirnn.npz", best_epoch=0.75)
+    helpers.change(tmp_path / "plain" / "stirnn.npz", **{"best_epoch": 0.5, "weights/Why": np.full((16, 1), np.nan)})
+    capsys.readouterr()
+    about, curves = measure(norms, runs)
+    assert capsys.readouterr().err == ""
+    assert list(curves) == ["stabilised", "plain"]
+    known = util.load_checkpoint(runs / "stirnn.npz", "stirnn")[0]["vocabulary"]
+    text = "".join(character for character in util.read_text(util.PLAY) if character in known)[:10_101]
+    for name, folder in ("stabilised", runs), ("plain", runs / "plain"):
+        meta, arrays = util.load_checkpoint(folder / "stirnn.npz", "stirnn")
+        indices = util.encode(text, known)
+        assert about["epochs"][name] == meta["best_epoch"]
+        assert curves[name] == norms.thin(*norms.read_stream(util.part(arrays, "best"), indices[:-1], indices[1:]))
+
+
+def test_networks_that_are_mixed_up_or_not_there_are_refused(runs, tmp_path):
+    shutil.copytree(runs / "plain", tmp_path / "a")
+    assert "--beta 0" in helpers.refusal(measure, norms, tmp_path / "a")  # nothing in a/plain
+    shutil.copytree(runs, tmp_path / "a" / "plain")
+    assert "--beta 0" in helpers.refusal(measure, norms, tmp_path / "a")
+
+
+def test_networks_that_differ_in_more_than_the_stabiliser_are_told_of(runs, tmp_path, capsys):
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "stirnn.npz"
+    settings = util.load_checkpoint(path, "stirnn")[0]["settings"]
+    helpers.change(path, settings={**settings, "dropout": 0.2, "seed": 7})
+    measure(norms, tmp_path)
+    assert "dropout, seed" in capsys.readouterr().err
+
+
+def test_the_norms_figure_names_both_networks_with_their_epochs_and_where_they_leave_the_axes():
+    about = {"text": "cost_$5_$6.txt", "epochs": {"stabilised": 19, "plain": 3.5}, "horizons": [100]}
+    names, _ = words_in(norms, about, STREAMS)
+    assert names[0] == "with the stabiliser, epoch 19"
+    assert names[1].startswith("without (--beta 0), epoch 3.5; off the axes by step 10,100")
+
+
+# Files -----------------------------------------------------------------------------------------------------------
+
+@each_figure
+def test_a_user_gets_figure_and_file_in_runs_and_the_published_ones_stay_as_they_are(figure, runs, copy):
+    shutil.copytree(runs, copy / "runs")
+    published = helpers.files(copy / "graphs")
+    name = plot(figure, copy, "--text", util.PLAY)
+    assert helpers.files(copy / "graphs") == published
+    about, curves = read(figure, copy / "runs" / f"{name}.csv")
+    expected = measure(figure, runs)
+    assert about == expected[0]
+    assert curves.keys() == expected[1].keys()
+    for key in curves:
+        np.testing.assert_allclose(curves[key], expected[1][key], rtol=2e-4)  # as far as the file has digits
+    assert (copy / "runs" / f"{name}.png").read_bytes().startswith(PNG)
+
+
+@each_figure
+def test_a_figure_is_redrawn_from_its_published_file_alone(figure, copy):
+    published = helpers.files(copy / "graphs")
+    name = plot(figure, copy, "--redraw", "--out", "drawn")
+    assert helpers.files(copy / "graphs") == published
+    assert [path.name for path in (copy / "drawn").iterdir()] == [f"{name}.png"]
+    assert (copy / "drawn" / f"{name}.png").read_bytes().startswith(PNG)
+
+
+def test_the_published_files_have_all_curves_and_take_little_room():
+    for figure in FIGURES.values():
+        name, keys = figure.__name__.split(".")[1], figure.KEYS if figure is reach else figure.STYLES
+        path = helpers.ROOT / "graphs" / f"{name}.csv"
+        assert set(read(figure, path)[1]) == set(keys)
+        assert path.stat().st_size < 150_000
+
+
+def test_a_file_reads_back_as_it_was_written(tmp_path):
+    about = {"text": "play.txt", "epochs": {"stabilised": 1, "plain": 2.5}, "horizons": [100]}
+    common.write_csv(tmp_path / "norms.csv", norms.HEADER, about, STREAMS)
+    told, curves = read(norms, tmp_path / "norms.csv")
+    assert told == about
+    assert {key: rows.tolist() for key, rows in curves.items()} == STREAMS
+
+
+@pytest.mark.parametrize("content", [
+    None, b"", b"\xff\xfe", b"# {}\n", b"{HEADER}\n", b"# {}\n{HEADER}\n", b"# []\n{HEADER}\n{ROW}\n",
+    b"# {\n{HEADER}\n{ROW}\n", b"# {}\nnetwork\n{ROW}\n", b"{HEADER}\n{ROW}", b"{HEADER}\n{ROW},5\n",
+    b"{HEADER}\nnobody,{ROW}\n", b"{HEADER}\n{ROW}\n\n{ROW}\n", b"{HEADER}\n{ROW}\n{NAN}\n"])
+@each_figure
+def test_a_missing_or_damaged_file_is_refused(figure, content, tmp_path):
+    path, row = tmp_path / "figure.csv", b"relu,initial,0,1,2.5" if figure is reach else b"plain,1,2,3,4,5"
     if content is not None:
+        for name, value in (b"{HEADER}", figure.HEADER.encode()), (b"{ROW}", row), (b"{NAN}", row[:-1] + b"nan"):
+            content = content.replace(name, value)
         path.write_bytes(content)
-    with pytest.raises(SystemExit) as ended:
-        read(path)
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert str(path) in helpers.refusal(read, figure, path)

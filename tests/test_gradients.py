@@ -1,4 +1,7 @@
-"""Every gradient of every model against central differences in float64."""
+"""Every gradient of every model against central differences in float64, whole and from two halves of the sequences."""
+
+import functools
+import threading
 
 import numpy as np
 import pytest
@@ -9,124 +12,167 @@ import stirnn
 import tanh
 import util
 
+from functions import of
+
 MODELS = [tanh, relu, stirnn, nprnn]
 T, B, V, H, D = 7, 3, 5, 6, 3
+each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
 
 
-def problem(model, seed=0, dtype=np.float64):
-    """Return weights with random biases, inputs, targets, a carried state and dropout masks, all fixed."""
-    rng = np.random.default_rng(seed)
-    weights = model.init_weights(V, H, D, rng, dtype)
-    for name, array in weights.items():
-        array += rng.normal(0, 0.3, array.shape)  # so that no ReLU sits on its kink
+def problem(model, T=T, B=B, V=V, H=H, D=D):
+    """Return weights with random biases, inputs, targets, a carried state and dropout masks in float64, all fixed."""
+    rng = np.random.default_rng(0)
+    weights = of(model, "init_weights")(V, H, D, rng, dtype=np.float64)
+    for array in weights.values():
+        array += rng.normal(0, 0.3 if H < 10 else 0.01, array.shape)  # so that no ReLU sits on its kink
     text = rng.integers(0, V, (T + 1, B))
-    masks = model.dropout_masks((D, T, B, H), 0.4, rng, dtype)
-    return weights, util.one_hot(text[:-1], V, dtype), text[1:], rng.uniform(0.1, 1, (D, B, H)).astype(dtype), masks
-
-
-def objective(result):
-    """Return what is minimised: cross-entropy, and STIRNN's penalty."""
-    return result[0] + result[1] if len(result) == 4 else result[0]
-
-
-def numeric_gradient(model, weights, name, arguments, step=1e-5):
-    numeric = np.zeros_like(weights[name])
-    for index in np.ndindex(numeric.shape):
-        value = weights[name][index]
-        weights[name][index] = value + step
-        above = objective(model.forward_backward(weights, *arguments))
-        weights[name][index] = value - step
-        numeric[index] = (above - objective(model.forward_backward(weights, *arguments))) / (2 * step)
-        weights[name][index] = value
-    return numeric
+    masks = model.dropout_masks((D, T, B, H), 0.4, rng, np.float64)
+    return weights, util.one_hot(text[:-1], V, np.float64), text[1:], rng.uniform(0.1, 1, (D, B, H)), masks
 
 
 def worst_error(model, case):
-    """Return the largest relative error in norm over all arrays of weights."""
+    """Return the largest relative error in norm of all gradients of what is minimised: loss and STIRNN's penalty."""
     weights, *arguments = case
-    grads = model.forward_backward(weights, *arguments)[-2]
+
+    def objective():
+        *terms, _, _ = of(model, "forward_backward")(weights, *arguments)
+        return sum(terms)
+
+    *_, grads, _ = of(model, "forward_backward")(weights, *arguments)
     assert grads.keys() == weights.keys()
-    errors = []
-    for name in weights:
-        numeric = numeric_gradient(model, weights, name, arguments)
+    errors, step = [], 1e-5
+    for name, array in weights.items():
+        numeric = np.zeros_like(array)
+        for index in np.ndindex(array.shape):
+            value = array[index]
+            array[index] = value + step
+            above = objective()
+            array[index] = value - step
+            numeric[index] = (above - objective()) / (2 * step)
+            array[index] = value
         errors.append(np.linalg.norm(grads[name] - numeric) / max(np.linalg.norm(numeric), 1e-12))
     return max(errors)
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
-@pytest.mark.parametrize("dropout", [True, False])
+@each_model
+@pytest.mark.parametrize("dropout", [True, False], ids=["dropout", "no dropout"])
 def test_every_gradient_agrees_with_central_differences(model, dropout):
     case = problem(model)
     assert worst_error(model, case if dropout else (*case[:4], None)) <= 1e-6
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
-@pytest.mark.parametrize("fault", ["Wxh0", "Whh1", "bh2", "Why", "by"])
-def test_a_wrong_sign_in_any_array_is_caught(model, fault, monkeypatch):
-    correct = model.forward_backward
-
-    def faulty(*arguments):
-        result = correct(*arguments)
-        result[-2][fault].flat[-1] *= -1
-        return result
-    monkeypatch.setattr(model, "forward_backward", faulty)
-    assert worst_error(model, problem(model)) > 1e-6
+def wrong_sign(result):
+    """One entry of one of the gradients has the wrong sign."""
+    result[-2]["bh1"][-1] *= -1
+    return result
 
 
-@pytest.mark.parametrize("line, mutant", [
-    ("dnorms[:-1] -= growth[1:]", "dnorms[:-1] += growth[1:]"),
-    ("dnorms[:-1] -= growth[1:]", "dnorms[:-1] -= growth[1:]; dnorms[-1] = 0"),
-    ("dnorms *= 2 * BETA / growth.size", "dnorms *= 2 * BETA / len(growth)"),
-    ("dlogits[target] -= 1", "dlogits[target] += 1"),
-    ("np.add(dzWhhT[:B], dh_t", "np.subtract(dzWhhT[:B], dh_t"),
-    ("dz_t *= slope_t", "dz_t *= 1"),
-    ("dx.reshape(T, B, -1) * masks[d]", "dx.reshape(T, B, -1)"),
-])
-def test_a_fault_in_the_backward_pass_is_caught(line, mutant):
-    with open(stirnn.__file__, encoding="utf-8") as file:
-        source = file.read()
-    assert source.count(line) == 1
-    faulty = type(stirnn)("faulty")
-    exec(source.replace(line, mutant), vars(faulty))
-    assert worst_error(faulty, problem(faulty)) > 1e-6
+def without_slope(result):
+    """The derivative of the activation is forgotten."""
+    return np.ones_like(result)
+
+
+def of_twice_the_norm(result):
+    """The gradient is half of what belongs to the penalty."""
+    return 2 * result[0], result[1]
+
+
+def of_the_last_step(result):
+    """Only the last step's norm has a gradient."""
+    penalty, gradient = result
+    gradient[:-1] = 0
+    return penalty, gradient
+
+
+@pytest.mark.parametrize("name, fault", [("forward_backward", wrong_sign), ("slope", without_slope),
+                                         ("stabiliser", of_twice_the_norm), ("stabiliser", of_the_last_step)])
+def test_a_wrong_gradient_is_caught(name, fault, monkeypatch):
+    correct, case = getattr(stirnn, name), problem(stirnn)
+
+    @functools.wraps(correct)
+    def faulty(*arguments, **settings):
+        return fault(correct(*arguments, **settings))
+    monkeypatch.setattr(stirnn, name, faulty)
+    assert worst_error(stirnn, case) > 1e-6
 
 
 def test_the_stabiliser_is_the_mean_squared_growth_of_the_norms_from_the_given_state_on():
     h = np.random.default_rng(1).uniform(0, 1, (T + 1, B, H))
     norms = np.linalg.norm(h, axis=-1)
-    expected = stirnn.BETA * np.mean([(norms[t] - norms[t - 1])**2 for t in range(1, T + 1)])
-    assert stirnn.stabiliser(h)[0] == pytest.approx(expected, rel=1e-12)
+    expected = 0.3 * np.mean([(norms[t] - norms[t - 1])**2 for t in range(1, T + 1)])
+    assert stirnn.stabiliser(h, 0.3)[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_penalty_is_the_stabilisers_of_all_layers():
+    weights, inputs, targets, states, masks = problem(stirnn)
+    _, penalty, _, _ = of(stirnn, "forward_backward", beta=0.3)(weights, inputs, targets, states, masks)
+    _, _, hs = stirnn.forward(weights, inputs, states, masks)
+    assert penalty == pytest.approx(sum(stirnn.stabiliser(h, 0.3)[0] for h in hs), rel=1e-12)
 
 
 def test_the_stabilisers_gradient_is_zero_where_a_norm_is_zero():
     h = np.ones((T + 1, B, H))
     h[3] = 0
-    penalty, gradient = stirnn.stabiliser(h)
+    penalty, gradient = stirnn.stabiliser(h, 0.3)
     assert penalty > 0 and np.isfinite(gradient).all()
     assert not gradient[2].any() and gradient[1].any()  # the first entry is that of h(1)
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
-def test_float32_and_float64_give_the_same_gradients_up_to_rounding(model):
+@each_model
+def test_float32_gives_the_same_gradients_as_float64_up_to_rounding(model):
     double = problem(model)
     single = [{name: array.astype(np.float32) for name, array in double[0].items()}]
     single += [part if part.dtype.kind in "iu" else part.astype(np.float32) for part in double[1:]]
-    for grads, dtype in ((model.forward_backward(*single)[-2], np.float32),
-                         (model.forward_backward(*double)[-2], np.float64)):
-        assert {grad.dtype for grad in grads.values()} == {np.dtype(dtype)}
-    for name, grad in model.forward_backward(*double)[-2].items():
-        assert np.allclose(model.forward_backward(*single)[-2][name], grad, rtol=1e-3, atol=1e-5)
+    *_, exact, _ = of(model, "forward_backward")(*double)
+    *_, rounded, _ = of(model, "forward_backward")(*single)
+    for name, grad in rounded.items():
+        assert grad.dtype == np.float32 and exact[name].dtype == np.float64
+        assert np.allclose(grad, exact[name], rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
-def test_two_threads_give_the_same_losses_and_gradients_up_to_rounding(model, monkeypatch):
-    rng = np.random.default_rng(3)
-    weights = model.init_weights(65, 256, 2, rng)
-    text, states = rng.integers(0, 65, (101, 10)), np.zeros((2, 10, 256), np.float32)
+def in_halves(model, case):
+    """Return losses, gradients and states, by name, from both halves of the sequences."""
+    function = of(model, "forward_backward")
+    return named(util.in_halves(function.func, *case, *function.keywords.values()))
+
+
+def named(result):
+    *terms, grads, states = result
+    return {**grads, "states": states, **{f"term {i}": np.asarray(term) for i, term in enumerate(terms)}}
+
+
+@each_model
+@pytest.mark.parametrize("batch", [1, 2, 5, 10])
+def test_the_halves_of_the_sequences_give_what_the_whole_gives_up_to_rounding(model, batch):
+    case = problem(model, B=batch, V=65, H=200, D=2)
+    whole, halves = named(of(model, "forward_backward")(*case)), in_halves(model, case)
+    assert whole.keys() == halves.keys()
+    for name, array in whole.items():
+        assert halves[name].shape == array.shape, name
+        assert np.linalg.norm(halves[name] - array) <= 1e-10 * np.linalg.norm(array), name
+
+
+@each_model
+@pytest.mark.parametrize("batch", [5, 10])
+def test_not_a_bit_of_the_result_depends_on_the_number_of_cores(model, batch, monkeypatch):
+    case = problem(model, B=batch, V=65, H=200, D=2)
     results = []
-    for threads in (1, 2):
-        monkeypatch.setattr(util, "threads", threads)
-        results.append(model.forward_backward(weights, util.one_hot(text[:-1], 65), text[1:], states))
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
-    for name, grad in results[0][-2].items():
-        assert np.linalg.norm(grad - results[1][-2][name]) <= 1e-4 * np.linalg.norm(grad)
+    for cores in 1, 2, 64:
+        monkeypatch.setattr(util, "CORES", cores)
+        results.append({name: array.tobytes() for name, array in in_halves(model, case).items()})
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("batch, H, cores, expected", [(10, 200, 2, 2), (10, 200, 1, 1), (1, 200, 2, 1), (10, 8, 2, 1)])
+def test_two_threads_compute_where_there_are_two_cores_and_the_network_is_no_small_one(
+        batch, H, cores, expected, monkeypatch):
+    case, threads = problem(relu, B=batch, H=H, D=1), set()
+    together = threading.Barrier(expected)
+
+    def recorded(*arguments):
+        threads.add(threading.get_ident())
+        together.wait(timeout=20)
+        return relu.forward_backward(*arguments)
+    monkeypatch.setattr(util, "CORES", cores)
+    util.in_halves(recorded, *case)
+    assert len(threads) == expected

@@ -3,44 +3,48 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
+import matplotlib.figure
 import matplotlib.image
+import numpy as np
 import pytest
+from matplotlib.backend_bases import NavigationToolbar2
 
 import graph
 from graph import COLUMNS, Grapher
 
-ROOT = Path(graph.__file__).resolve().parent
-NO_DISPLAY = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+from helpers import ENVIRONMENT, ROOT, begin, end, start
+
+NO_DISPLAY = {name: value for name, value in ENVIRONMENT.items() if name != "MPLBACKEND"}
 
 
-def write_run(path, model="relu", rows=40, text="play.txt", sha256="a" * 64, fall=0.1):
-    """Write a file of losses as a run would; epochs of 10 rows."""
-    about = {"model": model, "text": text, "sha256": sha256, "batch_size": 10, "seq_size": 100}
-    lines = ["# " + json.dumps(about), ",".join(COLUMNS), "0,0,,4.2,0.5,,"]
-    for row in range(1, rows + 1):
-        loss = 1.4 + 2.8 * math.exp(-fall * row)
-        validation = f"{loss + 0.05:.6f}" if row % 10 == 0 else ""
-        lines.append(f"{100 * row},{row / 10},{loss:.6f},{validation},{2.0 * row},{loss + 0.1:.6f},")
+def falling(epoch, to=1.4):
+    """Return a loss that falls as training goes on."""
+    return to + 2.8 * math.exp(-epoch)
+
+
+def write_run(path, model="relu", epochs=4.0, loss=falling, **about):
+    """Write a file of losses as a run would; 10 rows an epoch, and a validation loss that is 0.05 above the other."""
+    about = {"version": graph.VERSION, "model": model, "text": "play.txt", "sha256": "a" * 64, "batch_size": 10,
+             "seq_size": 100, "seed": 1, **about}
+    lines = ["# " + json.dumps(about), ",".join(COLUMNS), f"0,0,,{loss(0) + 0.05},,0"]
+    for row in range(1, round(10 * epochs) + 1):
+        validation = f"{loss(row / 10) + 0.05:.6f}" if row % 10 == 0 else ""
+        lines.append(f"{100 * row},{row / 10},{loss(row / 10):.6f},{validation},,{2 * row}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def compare(*words, cwd):
-    return subprocess.run([sys.executable, ROOT / "graph.py", *map(str, words)], cwd=cwd, env=NO_DISPLAY,
-                          capture_output=True, text=True, timeout=120)
-
-
 def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
+    stop = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < stop, "it did not happen in time"
         time.sleep(0.1)
     return value
 
@@ -51,17 +55,29 @@ def pixels_of(path, color, tolerance=0.12):
     return int((abs(matplotlib.image.imread(path)[..., :3] - wanted).max(axis=-1) < tolerance).sum())
 
 
+def labels(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def in_view(axes, epoch, loss):
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    return left <= epoch <= right and bottom <= loss <= top
+
+
+# The plot of a run -----------------------------------------------------------------------------------------------
+
 def test_a_redraw_updates_the_same_lines_and_shows_the_latest_figures(tmp_path):
-    csv = write_run(tmp_path / "relu.csv", rows=20)
+    csv = write_run(tmp_path / "relu.csv", epochs=2)
     grapher = Grapher(csv)
     grapher.draw()
     lines = list(grapher.axes.lines)
-    for rows in (30, 40):
-        write_run(csv, rows=rows)
+    for epochs in 3, 4:
+        write_run(csv, epochs=epochs)
         grapher.draw()
     assert list(grapher.axes.lines) == lines and len(grapher.train.get_xdata()) == 40
     assert list(grapher.validation.get_xdata()) == [0, 1, 2, 3, 4]
-    assert grapher.axes.get_title() == "relu on play.txt, epoch 4.0: training 1.451, validation 1.501"
+    assert "relu on play.txt, epoch 4.0" in grapher.axes.get_title()
+    assert {f"train {falling(4):.3f}", f"validation {falling(4) + 0.05:.3f}"} <= set(labels(grapher.axes))
     assert grapher.axes.get_ylabel() == "loss (nats per character)" and grapher.axes.get_xlabel() == "epoch"
     assert pixels_of(tmp_path / "relu.png", graph.COLORS["relu"]) > 300
     assert sorted(path.name for path in tmp_path.iterdir()) == ["relu.csv", "relu.png"]
@@ -71,7 +87,7 @@ def test_a_texts_name_is_no_formula(tmp_path, capsys):
     files = [write_run(tmp_path / f"{n}.csv", text="$_{$.txt", sha256=str(n)) for n in range(2)]
     Grapher(files[0]).draw()
     assert capsys.readouterr().err == "" and (tmp_path / "0.png").exists()
-    assert graph.compare(files, tmp_path) == 0  # of two texts, so that the legend names them
+    assert graph.compare(files, tmp_path, window=False) == 0  # of two texts, so that the legend names them
 
 
 def test_redrawing_takes_less_than_a_hundredth_of_the_time(tmp_path, monkeypatch):
@@ -88,19 +104,84 @@ def test_redrawing_takes_less_than_a_hundredth_of_the_time(tmp_path, monkeypatch
     assert len(drawn) > 1 and 0.5 * len(drawn) <= 0.01 * (clock[0] - 1000) + 0.5
 
 
-def test_the_other_models_curves_on_the_same_text_are_behind_a_run(tmp_path):
+def test_behind_a_run_are_the_other_models_own_runs_and_else_references_on_the_same_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "REFERENCE", tmp_path / "graphs")
+    for model in graph.COLORS:
+        write_run(tmp_path / "graphs" / f"{model}.1.csv", model, sha256=("b" if model == "stirnn" else "a") * 64)
     write_run(tmp_path / "tanh.csv", "tanh")
     write_run(tmp_path / "nprnn.csv", "nprnn", sha256="b" * 64)
     grapher = Grapher(write_run(tmp_path / "relu.csv"))
-    labels = [line.get_label() for line in grapher.axes.lines]
-    assert labels[0] == "tanh, validation" and not any("nprnn" in label for label in labels)
+    grapher.draw()
+    behind = labels(grapher.axes)[2:]
+    assert behind == ["tanh", "relu (reference)", "nprnn (reference)"]
+
+
+def spiky(epoch):
+    """Return STIRNN's losses: the first are far too high, and now and then there is a spike."""
+    return 18 - 100 * epoch if epoch < 0.15 else 9 if epoch in (3.1, 11.7, 12.0) else falling(epoch)
+
+
+@pytest.mark.parametrize("epochs", [2.0, 20.0])
+def test_neither_the_first_steep_fall_nor_spikes_flatten_the_axis(epochs, tmp_path):
+    grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=epochs, loss=spiky))
+    grapher.draw()
+    assert grapher.axes.get_ylim()[1] < 4.2
+    later = [epoch for epoch in np.linspace(0.5, epochs, 40) if epoch >= 0.1 * epochs]
+    assert all(in_view(grapher.axes, epoch, falling(epoch)) for epoch in later)
+
+
+@pytest.mark.parametrize("epochs", [0, 0.1, 0.2, 1, 3])
+@pytest.mark.parametrize("loss", [falling, lambda epoch: 3 + epoch], ids=["falling", "rising"])
+def test_the_latest_losses_are_always_in_view(epochs, loss, tmp_path):
+    grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=epochs, loss=loss))
+    grapher.draw()
+    for line in grapher.train, grapher.validation:
+        if len(line.get_xdata()) and line.get_xdata()[-1] >= 0.1 * epochs:
+            assert in_view(grapher.axes, line.get_xdata()[-1], line.get_ydata()[-1])
+
+
+def test_a_view_that_the_user_has_chosen_stays_until_it_is_set_back(tmp_path):
+    csv = write_run(tmp_path / "relu.csv", epochs=2)
+    figure = matplotlib.figure.Figure()
+    toolbar = figure.canvas.toolbar = NavigationToolbar2(figure.canvas)
+    grapher = Grapher(csv, figure=figure)
+    for epochs in 2, 4, 6:  # more than once: the button goes back to the newest view of all, not to the first
+        write_run(csv, epochs=epochs)
+        grapher.refresh()
+        assert grapher.axes.get_xlim() == (0, epochs)
+        if toolbar._nav_stack() is None:  # as the buttons of Matplotlib's windows do it
+            toolbar.push_current()
+        grapher.axes.set(xlim=(0.5, 1), ylim=(1.8, 2.2))
+        toolbar.push_current()
+        write_run(csv, epochs=epochs + 1)
+        grapher.refresh()
+        assert grapher.axes.get_xlim() == (0.5, 1) and grapher.axes.get_ylim() == (1.8, 2.2)
+        assert grapher.train.get_xdata()[-1] == epochs + 1
+        toolbar.home()
+        grapher.refresh()
+        assert grapher.axes.get_xlim() == (0, epochs + 1)
+
+
+# Its window ------------------------------------------------------------------------------------------------------
+
+def test_the_window_opens_once_and_not_before_there_is_a_first_curve(tmp_path, monkeypatch):
+    opened, warnings = [], []
+    monkeypatch.setattr(graph, "open_window", opened.append)
+    grapher = Grapher(tmp_path / "relu.csv", True, warnings.append)
+    grapher.draw()
+    assert not opened and len(warnings) == 1
+    write_run(tmp_path / "relu.csv")
+    grapher.draw()
+    grapher.draw()
+    assert opened == [tmp_path / "relu.csv"] and len(warnings) == 1
 
 
 @pytest.fixture
 def screen():
     """A virtual screen with a real X server; returns its display and process."""
-    if not shutil.which("Xvfb"):
-        pytest.skip("Xvfb is not installed")
+    for program in "Xvfb", "xdotool":
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
     pytest.importorskip("tkinter", reason="this Python has no Tk")
     read, write = os.pipe()
     server = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1000x700x24", "-nolisten", "tcp"],
@@ -113,128 +194,234 @@ def screen():
 
 
 def start_training(folder, display, *words):
-    return subprocess.Popen(
-        [sys.executable, ROOT / "relu.py", "--train", ROOT / "data" / "play.txt", "--hidden-size", "32", "--depth", "1",
-         "--epochs", "1000", "--batch-size", "2", "--seq-size", "20", "--save-every", "100", "--out", folder, *words],
-        env={**NO_DISPLAY, "DISPLAY": display, "MPLBACKEND": "TkAgg"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True)
+    return begin("relu", "--train", ROOT / "data" / "play.txt", "--hidden-size", 32, "--depth", 1, "--epochs", 1000,
+                 "--batch-size", 2, "--seq-size", 20, "--save-every", 100, "--out", folder, *words,
+                 env={**NO_DISPLAY, "DISPLAY": display})
+
+
+def watch(csv, display=None, **environment):
+    display = {"DISPLAY": display} if display else {}
+    return start([ROOT / "graph.py", "--watch", csv], env={**NO_DISPLAY, **display, **environment})
+
+
+def xdotool(display, *words):
+    return subprocess.run(["xdotool", *words], env={**NO_DISPLAY, "DISPLAY": display}, capture_output=True, text=True)
 
 
 def windows(display):
-    found = subprocess.run(["xdotool", "search", "--name", "relu: losses"], env={**NO_DISPLAY, "DISPLAY": display},
-                           capture_output=True, text=True)
-    return found.stdout.split()
-
-
-def iterations(folder):
-    try:
-        return graph.read_csv(folder / "relu.csv")[1]["iteration"][-1]
-    except (OSError, LookupError):
-        return 0
+    return xdotool(display, "search", "--name", "relu: losses").stdout.split()
 
 
 def assert_it_goes_on(folder):
-    seen = iterations(folder)
-    wait_for(lambda: iterations(folder) > seen + 200)
+    def iterations():
+        return graph.read_csv(folder / "relu.csv")[1]["iteration"][-1]
+    seen = iterations()
+    wait_for(lambda: iterations() > seen + 200)
 
 
-@pytest.mark.skipif(not shutil.which("xdotool"), reason="xdotool is not installed")
+def interrupt(run):
+    """Stop a training; return its errors."""
+    run.send_signal(signal.SIGINT)
+    return end(run, status=130)[1]
+
+
 def test_a_window_follows_the_run_and_training_goes_on_when_it_is_resized_and_closed(screen, tmp_path):
     display, _ = screen
     run = start_training(tmp_path, display)
-    try:
-        window = wait_for(lambda: windows(display))[0]
-        environment = {**NO_DISPLAY, "DISPLAY": display}
-        subprocess.run(["xdotool", "windowsize", window, "600", "400"], env=environment, check=True)
-        if shutil.which("import"):
-            shot = tmp_path / "shot.png"
+    window = wait_for(lambda: windows(display))[0]
+    assert graph.read_csv(tmp_path / "relu.csv")[1]["validation_loss"][0] > 0
+    xdotool(display, "windowsize", window, "600", "400")
+    if shutil.which("import"):
+        shot = tmp_path / "shot.png"
 
-            def shown():
-                subprocess.run(["import", "-window", "root", shot], env=environment, check=True)
-                return pixels_of(shot, graph.COLORS["relu"]) > 30
-            wait_for(shown)
-        assert_it_goes_on(tmp_path)
-        subprocess.run(["xdotool", "windowclose", window], env=environment, check=True)
-        wait_for(lambda: not windows(display))
-        assert_it_goes_on(tmp_path)
-        run.send_signal(signal.SIGINT)
-        _, errors = run.communicate(timeout=60)
-        assert run.returncode == 130 and not errors
-    finally:
-        run.kill()
+        def shown():
+            subprocess.run(["import", "-display", display, "-window", "root", shot], check=True)
+            return pixels_of(shot, graph.COLORS["relu"]) > 30
+        wait_for(shown)
+    assert_it_goes_on(tmp_path)
+    xdotool(display, "windowclose", window)
+    wait_for(lambda: not windows(display))
+    assert_it_goes_on(tmp_path)
+    assert not windows(display) and not interrupt(run)
 
 
-@pytest.mark.skipif(not shutil.which("xdotool"), reason="xdotool is not installed")
 def test_training_goes_on_when_the_display_goes_away(screen, tmp_path):
     display, server = screen
     run = start_training(tmp_path, display)
-    try:
-        wait_for(lambda: windows(display))
-        server.kill()
-        assert_it_goes_on(tmp_path)
-        run.send_signal(signal.SIGINT)
-        _, errors = run.communicate(timeout=60)
-        assert run.returncode == 130 and "Traceback" not in errors and (tmp_path / "relu.png").exists()
-    finally:
-        run.kill()
+    wait_for(lambda: windows(display))
+    server.kill()
+    assert_it_goes_on(tmp_path)
+    assert not interrupt(run) and (tmp_path / "relu.png").exists()
+
+
+def test_no_window_is_opened_with_no_window(screen, tmp_path):
+    display, _ = screen
+    run = start_training(tmp_path, display, "--no-window")
+    wait_for(lambda: (tmp_path / "relu.png").exists())
+    time.sleep(2)
+    assert not windows(display) and not interrupt(run)
+
+
+def test_a_run_has_one_window_the_newest(screen, tmp_path):
+    display, _ = screen
+    csv = write_run(tmp_path / "relu.csv")
+    first = watch(csv, display)
+    wait_for(lambda: windows(display))
+    other = watch(write_run(tmp_path / "tanh.csv", "tanh"), display)
+    second = watch(csv, display)
+    end(first)
+    wait_for(lambda: windows(display))
+    assert second.poll() is None and other.poll() is None
+
+
+@pytest.mark.parametrize("environment, why", [({"MPLBACKEND": "Agg"}, "MPLBACKEND=Agg"), ({}, ":987"),
+                                              ({"MPLBACKEND": "TkAgg"}, ":987")], ids=str)
+def test_why_there_is_no_window_is_told_in_a_line(environment, why, tmp_path):
+    pytest.importorskip("tkinter", reason="this Python has no Tk")
+    _, errors = end(watch(write_run(tmp_path / "relu.csv"), ":987", **environment), status=1)
+    assert errors.startswith("No window: ") and why in errors and str(tmp_path / "relu.png") in errors
+    assert errors.count("\n") == 1 and "tkinter" not in errors
 
 
 def test_a_display_that_is_not_there_leaves_the_png_file_and_a_line(tmp_path):
     run = start_training(tmp_path, ":987", "--quiet")
-    try:
-        wait_for(lambda: iterations(tmp_path) > 300)
-        run.send_signal(signal.SIGINT)
-        _, errors = run.communicate(timeout=60)
-        assert run.returncode == 130 and (tmp_path / "relu.png").exists()
-        assert "Traceback" not in errors and errors.count("\n") <= 1
-    finally:
-        run.kill()
+    wait_for(lambda: (tmp_path / "relu.png").exists())
+    assert_it_goes_on(tmp_path)
+    errors = interrupt(run)
+    assert errors.startswith("No window: ") and errors.count("\n") == 1
+
+
+def test_what_is_not_there_cannot_be_watched(tmp_path):
+    _, errors = end(watch(tmp_path / "nothing.csv"), status=1)
+    assert "nothing.csv" in errors and errors.count("\n") == 1
+
+
+# Comparison ------------------------------------------------------------------------------------------------------
+
+def table(output):
+    """Return the rows of the table that is printed, as dicts."""
+    lines = [line.replace(" ±", "±").split() for line in output.splitlines()]
+    head, *rows = lines[[words[0] for words in lines].index("model"):-1]
+    figures = len(head) - 1  # the rest of a row is a name, of as many words as it has
+    return [dict(zip(head, [" ".join(words[:-figures]), *words[-figures:]])) for words in rows]
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capsys):
+    """Return a function that compares runs and returns status, table, errors, and the axes of both figures.
+
+    The project's references are in tmp_path / "graphs", the user's own runs in tmp_path / "runs".
+    """
+    figures = []
+
+    class Kept(matplotlib.figure.Figure):
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            figures.append(self)
+    monkeypatch.setattr(matplotlib.figure, "Figure", Kept)
+    monkeypatch.setattr(graph, "REFERENCE", tmp_path / "graphs")
+
+    def compared(*files):
+        capsys.readouterr()
+        status = graph.compare(list(files), tmp_path / "runs", window=False)
+        output, errors = capsys.readouterr()
+        train, validation = [figure.axes[0] for figure in figures[-2:]]
+        return status, table(output), errors, train, validation
+    return compared
 
 
 def test_compare_draws_all_models_and_prints_their_table(tmp_path):
     for number, model in enumerate(graph.COLORS):
-        write_run(tmp_path / f"{model}.csv", model, fall=0.1 + 0.02 * number)
-    result = compare("--out", tmp_path, cwd=tmp_path)
-    assert result.returncode == 0 and not result.stderr
-    lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["model", *graph.COLORS, "Drawn:"]
-    row = dict(zip(lines[0].split(), lines[2].split()))
-    assert (row["model"], row["epochs"], row["minutes"], row["char/s"]) == ("relu", "4.0", "1.3", "50,000")
-    final = 1.4 + 2.8 * math.exp(-0.12 * 40) + 0.05
-    assert row["validation"] == f"{final:.3f}" and row["perplexity"] == f"{math.exp(final):.4g}"
-    assert row["bits/char"] == f"{final / math.log(2):.3f}"
-    for name in ("train_all.png", "val_all.png"):
+        write_run(tmp_path / f"{model}.csv", model, loss=lambda epoch, to=1.4 + number / 10: falling(epoch, to))
+    output, errors = end(start([ROOT / "graph.py", "--out", tmp_path], env=NO_DISPLAY))
+    rows = table(output)
+    assert not errors and [row["model"] for row in rows] == list(graph.COLORS)
+    final = falling(4, 1.5) + 0.05
+    expected = {"model": "relu", "epochs": "4.0", "validation": f"{final:.3f}", "best": f"{final:.3f}",
+                "ppl": f"{math.exp(final):.4g}", "bits": f"{final / math.log(2):.3f}", "min": "1.3", "char/s": "50,000"}
+    assert expected.items() <= rows[1].items()
+    assert output.splitlines()[-1].startswith("Drawn: ")
+    for name in "train_all.png", "val_all.png":
         assert all(pixels_of(tmp_path / name, color) > 100 for color in graph.COLORS.values())
 
 
-def test_compare_leaves_out_files_that_are_not_whole_and_says_why(tmp_path):
+def test_runs_that_differ_in_their_seed_only_are_one_curve_of_means_with_a_band_and_one_row(compare, tmp_path):
+    ends = [1.4, 1.5, 1.9]
+    files = [write_run(tmp_path / f"{seed}.csv", seed=seed, loss=lambda epoch, to=to: falling(epoch, to))
+             for seed, to in enumerate(ends)]
+    files.append(write_run(tmp_path / "wide.csv", seed=1, batch_size=20))
+    status, rows, _, *both = compare(*files)
+    finals = [falling(4, to) + 0.05 for to in ends]
+    assert status == 0 and len(rows) == 2
+    assert rows[0]["validation"] == f"{np.mean(finals):.3f}±{(finals[2] - finals[0]) / 2:.3f}"
+    assert rows[1]["validation"] == f"{falling(4) + 0.05:.3f}"
+    for axes in both:
+        band = axes.collections[0].get_paths()[0].vertices
+        for epoch, loss in zip(*axes.lines[0].get_data()):
+            edges = band[np.isclose(band[:, 0], epoch), 1]
+            assert [edges.min() - loss, edges.max() - loss] == pytest.approx([-0.2, 0.3])
+        assert len(axes.lines) == 2 and len(set(labels(axes))) == 2
+    assert list(both[1].lines[0].get_ydata()) == pytest.approx([falling(epoch, 1.6) + 0.05 for epoch in range(5)])
+
+
+def test_own_runs_stand_out_from_references_which_end_with_the_longest_of_them(compare, tmp_path):
+    write_run(tmp_path / "runs" / "relu.csv", epochs=3)
+    write_run(tmp_path / "runs" / "tanh.csv", "tanh", epochs=5)
+    for model in graph.COLORS:
+        for seed in 1, 2:
+            write_run(tmp_path / "graphs" / f"{model}.{seed}.csv", model, epochs=20, seed=seed)
+    write_run(tmp_path / "graphs" / "nprnn.3.csv", "nprnn", epochs=20, batch_size=20)
+    write_run(tmp_path / "graphs" / "nprnn.4.csv", "nprnn", sha256="b" * 64)  # of another text
+    status, rows, errors, *both = compare()
+    names = [row["model"] for row in rows]
+    assert (status, errors) == (0, "") and names[:5] == ["tanh", "relu", *[f"{model} ×2 (reference)" for model in
+                                                                           ("tanh", "relu", "stirnn")]]
+    assert len(names) == 7 and all("nprnn" in name and name.endswith(" (reference)") for name in names[5:])
+    for axes in both:
+        own, references = axes.lines[:2], axes.lines[2:]
+        assert labels(axes) == names and axes.get_xlim() == (0, 5)
+        assert all(line.get_alpha() in (None, 1) for line in own) and all(line.get_alpha() < 0.6 for line in references)
+        assert min(line.get_linewidth() for line in own) > max(line.get_linewidth() for line in references)
+
+
+def test_in_a_comparison_spikes_flatten_no_axis(compare, tmp_path):
+    _, _, _, train, validation = compare(write_run(tmp_path / "relu.csv", epochs=20, loss=spiky))
+    assert train.get_ylim()[1] < 4.2 and validation.get_ylim()[1] < 4.2
+    assert max(loss for epoch, loss in zip(*train.lines[0].get_data()) if epoch > 1) < 4.2
+
+
+def test_compare_leaves_out_files_that_are_not_whole_and_says_why(compare, tmp_path):
     good = write_run(tmp_path / "good.csv")
-    (tmp_path / "empty.csv").write_text("")
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     content = good.read_text()
-    (tmp_path / "cut.csv").write_text(content[:-20])
-    (tmp_path / "cut2.csv").write_text(content[:-3])
-    (tmp_path / "begun.csv").write_text("\n".join(content.splitlines()[:2]) + "\n")
-    bad = ["empty.csv", "other.csv", "binary.csv", "cut.csv", "cut2.csv", "begun.csv", "missing.csv"]
-    result = compare(*bad, good, "--out", "drawn", cwd=tmp_path)
-    assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert [line.split(" ")[0] for line in result.stderr.splitlines()] == bad
-    assert "line 43" in result.stderr and result.stdout.splitlines()[1].startswith("relu")
-    assert pixels_of(tmp_path / "drawn" / "val_all.png", graph.COLORS["relu"]) > 100
+    about, names, *rows = content.splitlines(keepends=True)
+    contents = {"empty": "", "other": "a,b\n1,2\n", "binary": "\udcff\udcfe", "cut": content[:-7],
+                "cut2": content[:-1], "begun": about + names, "header": about,
+                "earlier": content.replace(f'"version": {graph.VERSION}', f'"version": {graph.VERSION - 1}'),
+                "foreign": content.replace('"batch_size": 10, ', ""), "list": "# []\n" + names + "".join(rows),
+                "columns": content.replace("penalty", "batch_loss")}
+    bad = [tmp_path / f"{name}.csv" for name in contents]
+    for path, changed in zip(bad, contents.values()):
+        assert changed != content
+        path.write_bytes(changed.encode(errors="surrogateescape"))
+    bad.append(tmp_path / "missing.csv")
+    status, rows, errors, *_ = compare(*bad, good)
+    assert status == 2 and [row["model"] for row in rows] == ["relu"]
+    assert [re.match(r"(.*) is left out: .", line)[1] for line in errors.splitlines()] == list(map(str, bad))
+    assert errors.count("line 43 is damaged") == 2
 
 
-def test_compare_never_mixes_two_texts_without_saying_so(tmp_path):
-    one = write_run(tmp_path / "one.csv")
-    two = write_run(tmp_path / "two.csv", "tanh", text="other.txt", sha256="b" * 64)
-    result = compare(one, two, "--out", "drawn", cwd=tmp_path)
-    assert result.returncode == 0
-    assert result.stdout.startswith("Runs of different texts") and "tanh (other.txt)" in result.stdout
+def test_compare_never_mixes_two_texts_without_saying_so(compare, tmp_path, capsys):
+    files = [write_run(tmp_path / "one.csv"), write_run(tmp_path / "two.csv", text="other.txt", sha256="b" * 64)]
+    status, rows, _, train, _ = compare(*files)
+    assert status == 0 and [row["model"] for row in rows] == labels(train) == ["relu on play.txt", "relu on other.txt"]
+    graph.compare(files, tmp_path, window=False)
+    assert capsys.readouterr().out.startswith("Runs of different texts")
 
 
 def test_compare_without_any_run_or_folder_to_draw_into_says_so(tmp_path):
     (tmp_path / "file").write_text("")
-    result = compare(write_run(tmp_path / "one.csv"), "--out", tmp_path / "file" / "drawn", cwd=tmp_path)
-    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
-    result = compare("nothing.csv", cwd=tmp_path)
-    assert result.returncode == 2 and "Traceback" not in result.stderr
+    words = [[write_run(tmp_path / "one.csv"), "--out", tmp_path / "file" / "drawn"], [tmp_path / "nothing.csv"]]
+    (_, unwritable), (_, nothing) = [end(process, status=2) for process in
+                                     [start([ROOT / "graph.py", *these], env=NO_DISPLAY) for these in words]]
+    assert unwritable.count("\n") == 1 and str(tmp_path / "file") in unwritable
+    assert "nothing.csv is left out" in nothing and "python relu.py" in nothing

@@ -3,51 +3,46 @@
 Run it with: python -m pytest tests/test_soak.py --soak
 """
 
-import random
 import time
 
 import pytest
 
-from test_runs import TINY, assert_same, begin, do, iteration, kill, no_process_outlives_the_tests, outcome, posix, text
+from helpers import PER_EPOCH, RESUME, TINY, assert_same, begin, do, iteration, kill, outcome, posix
 
-__all__ = ["no_process_outlives_the_tests", "text"]  # fixtures
-KILLS = 30
+KILLS, EPOCHS = 30, 120
 
 
-def kill_somewhere(process, folder, model, start):
+def kill_somewhere(process, folder, model, start, rng):
     """Kill a run at a random moment: while it starts, or some updates later, at any point of an update or a write."""
-    if random.random() < 0.2:
-        time.sleep(random.uniform(0, 1.5))
+    if rng.random() < 0.2:
+        time.sleep(rng.uniform(0, 1.5))
     else:
-        moment, deadline = start + random.randint(1, 60), time.monotonic() + 60
+        moment, deadline = start + rng.randint(1, 60), time.monotonic() + 60
         while iteration(folder, model) < moment:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.002)
-        time.sleep(random.uniform(0, 0.02))
+        time.sleep(rng.uniform(0, 0.02))
     kill(process)
 
 
 @posix
 @pytest.mark.soak
 @pytest.mark.parametrize("model", ["tanh", "relu", "stirnn", "nprnn"])
-def test_a_run_killed_thirty_times_ends_like_one_that_was_never_interrupted(model, text, tmp_path):
-    seed = random.randrange(2**32)
-    print(f"random seed {seed}")
-    random.seed(seed)
-    words = [*TINY, "--epochs", 120, "--train", text]
+def test_a_run_killed_thirty_times_ends_like_one_that_was_never_interrupted(model, text, tmp_path, rng):
+    words = [*TINY, "--epochs", EPOCHS, "--train", text]
     reference, folder = tmp_path / "reference", tmp_path / "killed"
     do(model, *words, "--out", reference)
     cut, starts = set(), []
-    for number in range(KILLS):
+    for _ in range(KILLS):
         start = iteration(folder, model)
         starts.append(start)
-        more = ["--save-every", random.choice([1, 1, 20]), "--out", folder]  # 1: half of the time goes into writing
-        process = begin(model, *(["--resume", "--no-plot"] if start else words), *more)
-        kill_somewhere(process, folder, model, start)
-        assert start <= iteration(folder, model) < 120 * 53
+        more = ["--save-every", rng.choice([1, 1, 20]), "--out", folder]  # 1: half of the time goes into writing
+        process = begin(model, *(["--resume", "--no-window"] if start else words), *more)
+        kill_somewhere(process, folder, model, start, rng)
+        assert start <= iteration(folder, model) < EPOCHS * PER_EPOCH
         cut |= {path.name for path in folder.glob("*.tmp")}  # what a write that was cut leaves behind
     assert cut, "no kill hit a write"
     print(f"checkpoints gone on from: {starts}; writes cut: {sorted(cut)}")
-    do(model, "--resume", "--no-plot", "--out", folder)
+    do(model, *RESUME, folder)
     assert_same(outcome(folder, model), outcome(reference, model))
     assert list(folder.glob("*.tmp")) == []

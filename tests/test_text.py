@@ -3,12 +3,9 @@
 import argparse
 import collections
 import hashlib
-import http.server
 import os
 import re
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import tracemalloc
@@ -21,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import util
+from helpers import ROOT, end, start
 
-ROOT = Path(util.__file__).resolve().parent
 PLAY = (ROOT / "data" / "play.txt").read_bytes()
 
 awkward = st.sampled_from("\0\n\r\t\x0b\x0c\x1a\x1c\x85\u2028\u2029\ufeff\uffff\U0010ffff")
@@ -32,19 +29,30 @@ modest = settings(max_examples=60, deadline=None)
 
 # Characters and indices ------------------------------------------------------------------------------------------
 
+def decode(indices, vocabulary):
+    return "".join(vocabulary[index] for index in indices)
+
+
 @modest
 @given(texts, texts)
-def test_decode_gives_back_the_text_that_encode_was_given(text, more):
-    characters = util.vocabulary(text, more)
-    indices = util.encode(text, characters)
+def test_encode_gives_each_characters_place_in_the_vocabulary(text, more):
+    vocabulary = "".join(sorted(set(text + more)))
+    indices = util.encode(text, vocabulary)
     assert indices.shape == (len(text),) and indices.dtype.kind == "u"
-    assert util.decode(indices, characters) == text
+    assert decode(indices, vocabulary) == text
 
 
 @modest
 @given(texts, texts)
-def test_the_vocabulary_is_each_character_of_all_texts_once_and_sorted(one, other):
-    assert list(util.vocabulary(one, other)) == sorted(set(one + other))
+def test_the_vocabulary_of_a_run_is_each_character_of_both_texts_once_and_sorted(one, other):
+    one, other = (text.replace("\r", "\n") + "ab" for text in (one, other))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = Path(folder, "one.txt"), Path(folder, "other.txt")
+        for path, content in zip(paths, (one, other)):
+            path.write_bytes(content.encode())
+        text = util.load_text(argparse.Namespace(train=paths[0], val=paths[1], batch_size=1, seq_size=1))
+    assert list(text.vocabulary) == sorted(set(one.removeprefix("\ufeff") + other.removeprefix("\ufeff")))
+    assert decode(text.validation, text.vocabulary) == other.removeprefix("\ufeff")
 
 
 @pytest.mark.parametrize("size, dtype", [(1, np.uint8), (256, np.uint8), (257, np.uint16), (65537, np.uint32)])
@@ -56,16 +64,16 @@ def test_indices_take_the_smallest_type_that_holds_them(size, dtype):
 
 def test_megabytes_of_text_are_encoded_into_one_byte_per_character_with_little_room_beside_them():
     text = "To be, or not: 'tis\n" * 400_000
-    characters = util.vocabulary(text)
+    vocabulary = "".join(sorted(set(text)))
     tracemalloc.start()
     try:
-        indices = util.encode(text, characters)
+        indices = util.encode(text, vocabulary)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert indices.dtype == np.uint8 and indices.shape == (len(text),)
     assert peak < 3 * len(text)  # a list of integers alone would take 8 bytes per character, all UTF-32 at once 4
-    assert util.decode(indices[:40], characters) == text[:40]
+    assert decode(indices[:40], vocabulary) == text[:40]
     assert np.array_equal(indices.reshape(-1, 20), np.broadcast_to(indices[:20], (400_000, 20)))
 
 
@@ -146,6 +154,7 @@ def data(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "play.txt").write_bytes(PLAY)
     monkeypatch.setattr(util, "DATA", folder)
+    monkeypatch.setattr(util, "PLAY", folder / "play.txt")
     monkeypatch.setattr(util, "SHAKESPEARE_SHA256", hashlib.sha256(SERVED).hexdigest())
     for name in "no_proxy", "NO_PROXY":
         monkeypatch.setenv(name, "*")
@@ -153,30 +162,11 @@ def data(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """A web server whose next answers can be set: status, content, announced length; it counts the requests."""
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            server.requests += 1
-            if server.meeting:
-                server.meeting.wait(20)
-            self.send_response(server.status)
-            self.send_header("Content-Length", str(server.length or len(server.content)))
-            self.end_headers()
-            self.wfile.write(server.content)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.status, server.content, server.length, server.meeting = 0, 200, SERVED, None, None
+def site(server, monkeypatch):
+    """The web server, from which the text is now downloaded."""
+    server.content = SERVED
     monkeypatch.setattr(util, "SHAKESPEARE", f"http://127.0.0.1:{server.server_port}/input.txt")
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    return server
 
 
 def assert_fallen_back(data, capsys, why):
@@ -187,35 +177,35 @@ def assert_fallen_back(data, capsys, why):
     assert [path.name for path in data.iterdir()] == ["play.txt"]
 
 
-def test_a_download_is_split_into_training_and_validation_text_as_in_the_original(data, server, capsys):
+def test_a_download_is_split_into_training_and_validation_text_as_in_the_original(data, site, capsys):
     assert util.default_texts() == tuple(data / name for name in FILES)
     train, validation = ((data / name).read_bytes() for name in FILES)
     assert validation == SERVED[398254:488961] and train == SERVED[:398254] + SERVED[488961:]
     assert sorted(path.name for path in data.iterdir()) == ["play.txt", *FILES]
-    assert capsys.readouterr().out.count("\n") == 1 and server.requests == 1
+    assert capsys.readouterr().out.count("\n") == 1 and site.requests == 1
 
 
-def test_nothing_is_downloaded_when_both_files_are_there(data, server, capsys):
+def test_nothing_is_downloaded_when_both_files_are_there(data, site, capsys):
     for name in FILES:
         (data / name).write_text("my own text")
     assert util.default_texts() == tuple(data / name for name in FILES)
-    assert server.requests == 0 and capsys.readouterr().out == ""
+    assert site.requests == 0 and capsys.readouterr().out == ""
     assert all((data / name).read_text() == "my own text" for name in FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_when_one_of_the_files_is_missing_both_are_downloaded(data, server, name):
+def test_when_one_of_the_files_is_missing_both_are_downloaded(data, site, name):
     (data / name).write_text("alone")
-    assert util.default_texts() == tuple(data / name for name in FILES) and server.requests == 1
+    assert util.default_texts() == tuple(data / name for name in FILES) and site.requests == 1
     assert sum((data / name).stat().st_size for name in FILES) == len(SERVED)
 
 
-def test_a_validation_text_of_ones_own_goes_with_the_downloaded_training_text(data, server):
+def test_a_validation_text_of_ones_own_goes_with_the_downloaded_training_text(data, site):
     own = data / "own.txt"
     own.write_text("nobody")
     options = argparse.Namespace(train=None, val=own, batch_size=10, seq_size=10)
     text = util.load_text(options)
-    assert text.name == FILES[0] and util.decode(text.validation, text.vocabulary) == "nobody"
+    assert text.path.name == FILES[0] and decode(text.validation, text.vocabulary) == "nobody"
 
 
 @pytest.mark.parametrize("answer, why", [
@@ -225,8 +215,8 @@ def test_a_validation_text_of_ones_own_goes_with_the_downloaded_training_text(da
     (dict(status=404), "Not Found"),
     (dict(status=500), "Internal Server Error"),
 ], ids=["wrong text", "empty", "cut", "404", "500"])
-def test_a_bad_answer_leaves_no_file_and_the_play_stands_in(data, server, capsys, answer, why):
-    vars(server).update(answer)
+def test_a_bad_answer_leaves_no_file_and_the_play_stands_in(data, site, capsys, answer, why):
+    vars(site).update(answer)
     assert_fallen_back(data, capsys, why)
 
 
@@ -251,7 +241,7 @@ def test_a_server_that_never_answers_is_waited_for_a_few_seconds_and_the_play_st
 
 
 @pytest.mark.parametrize("validation", [slice(0, 100), slice(100, len(SERVED))], ids=["first file", "second file"])
-def test_a_disk_that_gets_full_leaves_no_file_and_the_play_stands_in(data, server, monkeypatch, capsys, validation):
+def test_a_disk_that_gets_full_leaves_no_file_and_the_play_stands_in(data, site, monkeypatch, capsys, validation):
     resource = pytest.importorskip("resource")
     monkeypatch.setattr(util, "VALIDATION", validation)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -262,13 +252,14 @@ def test_a_disk_that_gets_full_leaves_no_file_and_the_play_stands_in(data, serve
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_four_programs_that_download_at_the_same_time_do_not_get_in_each_others_way(data, server):
+def test_four_programs_that_download_at_the_same_time_do_not_get_in_each_others_way(data, site):
     code = ("import sys, pathlib, util; util.SHAKESPEARE, util.SHAKESPEARE_SHA256, folder = sys.argv[1:]; "
             "util.DATA = pathlib.Path(folder); print([path.read_bytes()[:2] for path in util.default_texts()])")
-    words = [sys.executable, "-c", code, util.SHAKESPEARE, util.SHAKESPEARE_SHA256, str(data)]
-    server.meeting = threading.Barrier(4)  # all are answered in the same instant
-    programs = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    ends = [program.communicate(timeout=60)[0].splitlines()[1:] for program in programs]
+    words = ["-c", code, util.SHAKESPEARE, util.SHAKESPEARE_SHA256, data]
+    site.meeting = threading.Barrier(4)  # all are answered in the same instant
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    programs = [start(words, cwd=ROOT, env=environment) for _ in range(4)]
+    ends = [end(program)[0].splitlines()[1:] for program in programs]
     assert ends == [[str([SERVED[:2], SERVED[398254:398256]])]] * 4
     assert sorted(os.listdir(data)) == ["play.txt", *FILES]
 

@@ -1,0 +1,240 @@
+"""The training loop: what train() reads, computes, changes, validates, draws and keeps, update by update.
+
+The scripts' own train() is run on a small text. What goes into and comes out of their functions is recorded.
+"""
+
+import copy
+import functools
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import graph
+import nprnn
+import relu
+import stirnn
+import tanh
+import util
+
+from helpers import ROOT, read_losses, train
+
+MODELS = [relu, stirnn]  # tanh and nprnn train by relu's loop (test_skeleton.py)
+B, T, PER_EPOCH, EPOCHS, WARM_UP = 3, 5, 330, 2, 50
+TOTAL = EPOCHS * PER_EPOCH
+SMALL = f"--hidden-size 8 --depth 2 --batch-size {B} --seq-size {T} --epochs {EPOCHS} --no-window".split()
+UNUSUAL = f"--dropout 0.3 --learning-rate 0.02 --decay 0.99 --epsilon 1e-3 --clip-norm 0.5 --warm-up {WARM_UP}".split()
+
+
+def record(model, folder, *words):
+    """Train, and return what each of the script's functions was called with and returned, call by call.
+
+    A call is a namespace: of its arguments by name, as they were before it, its result, the weights after it, the
+    number of updates before it, and what its random generator, if it has one, would have drawn first.
+    """
+    calls = {name: [] for name in ("init_weights", "dropout_masks", "forward_backward", "rmsprop", "evaluate_loss",
+                                   "sample")}
+    graphers = []
+
+    def recorded(name, function):
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*arguments, **keywords):
+            bound = signature.bind(*arguments, **keywords).arguments
+            entry = SimpleNamespace(iteration=len(calls["rmsprop"]), **copy.deepcopy(bound))
+            entry.draw = copy.deepcopy(bound["rng"]).random() if "rng" in bound else None
+            result = function(*arguments, **keywords)
+            result = list(result) if inspect.isgenerator(result) else result
+            entry.result, entry.after = copy.deepcopy(result), copy.deepcopy(bound.get("weights"))
+            calls[name].append(entry)
+            return result
+        return call
+
+    def kept(*arguments):
+        graphers.append(graph.Grapher(*arguments))
+        return graphers[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in calls:
+            patch.setattr(model, name, recorded(name, getattr(model, name)))
+        patch.setattr(model, "Grapher", kept)
+        train(model, *SMALL, *words, "--out", folder)
+    meta, arrays = util.read_checkpoint(folder / f"{model.MODEL}.npz", model.MODEL)
+    _, rows = read_losses(folder, model.MODEL)
+    rows = [{name: float(word or "nan") for name, word in row.items()} for row in rows]
+    return SimpleNamespace(**calls, rows=rows, vocabulary=meta["vocabulary"], folder=folder, model=model,
+                           grapher=graphers[0], weights=util.part(arrays, "weights"), best=util.part(arrays, "best"))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A text for EPOCHS epochs of PER_EPOCH batches, with some characters to spare, and a text to validate on.
+
+    The second is the first one's characters in another order, so that learning the one does no good to the other.
+    """
+    folder = tmp_path_factory.mktemp("texts")
+    text = (ROOT / "data" / "play.txt").read_text(encoding="utf-8")[1000:][:PER_EPOCH * B * T + B + 2]
+    (folder / "train.txt").write_text(text, encoding="utf-8")
+    (folder / "val.txt").write_text("".join(np.random.default_rng(0).permutation(list(text[:800]))), encoding="utf-8")
+    return folder / "train.txt", folder / "val.txt"
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=lambda model: model.MODEL)
+def run(request, texts, tmp_path_factory):
+    train, val = texts
+    return record(request.param, tmp_path_factory.mktemp("run"), *UNUSUAL, "--train", train, "--val", val)
+
+
+def decoded(run, indices):
+    return "".join(run.vocabulary[index] for index in indices)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_every_epoch_reads_each_sequences_stretch_of_the_training_text_from_its_start_on(run, texts):
+    text = texts[0].read_text(encoding="utf-8")
+    assert len(run.forward_backward) == TOTAL
+    for epoch in range(EPOCHS):
+        updates = run.forward_backward[epoch * PER_EPOCH:][:PER_EPOCH]
+        inputs = np.concatenate([update.inputs.argmax(axis=-1) for update in updates])
+        targets = np.concatenate([update.targets for update in updates])
+        for b in range(B):
+            start = b * ((len(text) - 1) // B)
+            assert decoded(run, inputs[:, b]) == text[start:start + PER_EPOCH * T]
+            assert decoded(run, targets[:, b]) == text[start + 1:start + PER_EPOCH * T + 1]
+
+
+def test_states_are_carried_from_batch_to_batch_and_zero_at_the_start_of_every_epoch(run):
+    carried = None
+    for update in run.forward_backward:
+        if update.iteration % PER_EPOCH == 0:
+            assert not update.states.any()
+        else:
+            assert np.array_equal(update.states, carried) and carried.any()
+        carried = update.result[-1]
+
+
+def test_every_update_drops_out_other_units_of_its_share(run):
+    masks = [update.masks for update in run.forward_backward]
+    assert all(np.isin(mask, np.float32([0, 1 / 0.7])).all() for mask in masks)
+    assert np.mean([mask == 0 for mask in masks]) == pytest.approx(0.3, abs=0.01)
+    assert len({mask.tobytes() for mask in masks}) == TOTAL
+
+
+def test_every_update_is_a_step_of_rmsprop_with_its_own_gradients_and_the_runs_settings(run):
+    for update, step in zip(run.forward_backward, run.rmsprop, strict=True):
+        assert same(update.weights, step.weights) and same(update.result[-2], step.grads)
+        assert (step.decay, step.epsilon, step.clip_norm) == (0.99, 1e-3, 0.5)
+        assert step.weight_decay == run.model.SETTINGS["weight_decay"][0]
+    assert not any(cache.any() for cache in run.rmsprop[0].caches.values())
+    assert any(cache.any() for cache in run.rmsprop[1].caches.values())
+
+
+def test_the_rate_rises_in_the_warm_up_and_falls_to_nothing_at_the_end(run):
+    rates = np.array([step.rate for step in run.rmsprop])
+    expected = 0.02 * np.minimum(np.arange(1, TOTAL + 1) / WARM_UP, 1) * (1 - np.arange(TOTAL) / TOTAL)
+    assert rates == pytest.approx(expected, rel=1e-6)
+
+
+def test_nothing_but_rmsprop_and_stirnns_leak_changes_the_weights(run):
+    assert same(run.rmsprop[0].weights, run.init_weights[0].result)
+    for step, weights in zip(run.rmsprop, [step.weights for step in run.rmsprop[1:]] + [run.weights]):
+        changed = {name[:3] for name in weights if not np.array_equal(step.after[name], weights[name])}
+        assert changed == ({"Whh"} if run.model is stirnn and step.iteration < WARM_UP else set())
+
+
+def test_validation_reads_the_validation_text_at_the_start_early_and_after_every_epoch(run, texts):
+    text = texts[1].read_text(encoding="utf-8")
+    due = sorted({0, 100, 300, *range(PER_EPOCH, TOTAL + 1, PER_EPOCH)})
+    assert [validation.iteration for validation in run.evaluate_loss] == due
+    assert all(decoded(run, validation.text) == text for validation in run.evaluate_loss)
+    losses = {row["iteration"]: row["validation_loss"] for row in run.rows if row["validation_loss"] > 0}
+    assert losses == pytest.approx({validation.iteration: validation.result for validation in run.evaluate_loss})
+
+
+def test_with_every_validation_comes_a_sample_of_the_same_network(run):
+    content = (run.folder / f"{run.model.MODEL}.txt").read_text(encoding="utf-8")
+    for validation, sample in zip(run.evaluate_loss, run.sample, strict=True):
+        assert sample.iteration == validation.iteration
+        network = run.rmsprop[sample.iteration].weights if sample.iteration < TOTAL else run.weights
+        assert same(sample.weights, network) and same(validation.weights, network)
+        assert sample.vocabulary == run.vocabulary and len(sample.result) >= 100
+        assert sample.temperature == util.OPTIONS["temperature"][0]
+        assert f"iteration {sample.iteration:,}, validation loss {validation.result:.3f}\n{''.join(sample.result)}\n" \
+            in content
+
+
+def test_the_best_network_is_that_of_the_lowest_validation_loss(run):
+    best = min(run.evaluate_loss, key=lambda validation: validation.result)
+    assert best is not run.evaluate_loss[-1], "the losses of this run do not show the difference"
+    assert same(run.best, best.weights)
+
+
+def test_the_losses_have_a_row_at_every_validation_and_every_100_updates(run):
+    due = sorted({*range(0, TOTAL + 1, 100), *[validation.iteration for validation in run.evaluate_loss]})
+    assert [row["iteration"] for row in run.rows] == due
+    assert [row["epoch"] for row in run.rows] == pytest.approx([iteration / PER_EPOCH for iteration in due])
+
+
+def test_the_training_loss_is_the_mean_of_the_last_updates(run):
+    losses = [update.result[0] for update in run.forward_backward]
+    for row in run.rows[1:]:
+        end = int(row["iteration"])
+        assert row["train_loss"] == pytest.approx(np.mean(losses[max(end - util.LAST_LOSSES, 0):end]), rel=1e-6)
+
+
+def test_the_penalty_is_that_of_the_last_update_and_stirnns_alone(run):
+    for row in run.rows[1:]:
+        _, *penalty, _, _ = run.forward_backward[int(row["iteration"]) - 1].result
+        assert [row["penalty"]] == pytest.approx(penalty) if penalty else np.isnan(row["penalty"])
+
+
+def test_the_plot_shows_the_last_losses_when_training_ends(run):
+    assert run.grapher.train.get_xdata()[-1] == run.grapher.validation.get_xdata()[-1] == EPOCHS
+    assert (run.folder / f"{run.model.MODEL}.png").exists()
+
+
+# Other runs ------------------------------------------------------------------------------------------------------
+
+def test_a_short_run_warms_up_for_a_third_of_its_updates(texts, tmp_path):
+    run = record(relu, tmp_path, "--train", texts[1], "--warm-up", 10**9)
+    rates = [step.rate for step in run.rmsprop]
+    assert len(rates) // 3 - 1 <= np.argmax(rates) <= len(rates) // 3 + 1
+
+
+def test_without_a_gradient_stirnns_recurrent_matrices_shrink_by_exp_leak_in_the_warm_up_alone(texts, tmp_path):
+    run = record(stirnn, tmp_path, "--train", texts[0], "--learning-rate", 0, "--leak", 1.5, "--warm-up", 200)
+    initial = run.init_weights[0].result
+    for name, array in run.weights.items():
+        expected = np.exp(-1.5) * initial[name] if name.startswith("Whh") else initial[name]
+        assert array == pytest.approx(expected, rel=0.01), name
+
+
+def test_stirnns_gradients_have_as_much_of_the_penalty_as_beta_says(texts, tmp_path):
+    run = record(stirnn, tmp_path, "--train", texts[1], "--beta", 0.25)
+    assert {update.beta for update in run.forward_backward} == {0.25}
+
+
+def test_a_seed_repeats_a_run_and_another_one_draws_other_weights_dropout_and_samples(texts, tmp_path):
+    first, again, other = [record(relu, tmp_path / str(number), "--train", texts[1], "--seed", seed)
+                           for number, seed in enumerate([1, 1, 2])]
+    assert same(first.weights, again.weights)
+    assert [sample.result for sample in first.sample] == [sample.result for sample in again.sample]
+    draws = [calls[0].draw for run in (first, other) for calls in (run.init_weights, run.dropout_masks, run.sample)]
+    assert len(set(draws)) == 6
+
+
+@pytest.mark.parametrize("model", [tanh, relu, stirnn, nprnn], ids=lambda model: model.MODEL)
+def test_a_network_learns_a_sentence_by_heart(model, tmp_path):
+    sentence = "to ring a bell is to ask the sea a question. "
+    for name, repetitions in ("train", 200), ("val", 20):
+        (tmp_path / name).write_text(sentence * repetitions, encoding="utf-8")
+    train(model, "--train", tmp_path / "train", "--val", tmp_path / "val", "--hidden-size", 64, "--depth", 2,
+          "--epochs", 4, "--batch-size", 4, "--seq-size", 45, "--no-window", "--out", tmp_path)
+    meta, arrays = util.read_checkpoint(tmp_path / f"{model.MODEL}.npz", model.MODEL)
+    drawn = model.sample(util.part(arrays, "weights"), meta["vocabulary"], 90, 0.1, np.random.default_rng(0), sentence)
+    assert meta["validation_loss"] < 0.1 and "".join(drawn) == 2 * sentence
