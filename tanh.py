@@ -180,6 +180,7 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
         scaled = (scaled - scaled.max()) / temperature  # first the difference: near 0 this is greedy and can't overflow
         cumulative = np.exp(scaled).cumsum()
         unread = np.searchsorted(cumulative, rng.random(1) * cumulative[-1], side="right")
+        unread = np.minimum(unread, V - 1)  # of a network that has diverged: not a number comes behind the last
         yield vocabulary[unread[0]]
 
 

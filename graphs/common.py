@@ -13,9 +13,12 @@ from matplotlib.figure import Figure
 import util
 
 GRAPHS = Path(__file__).resolve().parent
+TEXTS = util.DATA / "shakespear_val.txt", util.PLAY  # to read if nothing else is given: the first that is there
 OPTIONS = {  # of both figures: value, what it stands for, what it is
     "runs": (Path("runs"), "DIR", "folder of the trained networks"),
     "out": (Path("runs"), "DIR", "folder to write the figure and its CSV file to"),
+    "text": (None, "FILE", "UTF-8 text that the networks read (default data/shakespear_val.txt, or data/play.txt where "
+                           "that has not been downloaded)"),
 }
 
 
@@ -34,6 +37,7 @@ def main(name, description, header, keys, size, measure, draw, options=()):
     parser.add_argument("--redraw", action="store_true", help=f"measure nothing: draw from graphs/{name}.csv alone")
     parser.error = util.fail
     options = parser.parse_args()
+    options.text = options.text or next(path for path in TEXTS if path.exists() or path == TEXTS[-1])
     source, target = GRAPHS / f"{name}.csv", options.out / f"{name}.csv"
     try:
         if not options.redraw:
@@ -72,7 +76,7 @@ def read_known(path, metas, needed):
 
 def describe(text, metas):
     """Return what the file of a figure says of its networks, by name: the text that they read, epochs, horizons."""
-    return {"text": Path(text).name, "epochs": {name: meta["best_epoch"] for name, meta in metas.items()},
+    return {"text": text.name, "epochs": {name: meta["best_epoch"] for name, meta in metas.items()},
             "horizons": sorted({meta["settings"]["seq_size"] for meta in metas.values()})}
 
 
@@ -105,14 +109,14 @@ def read_csv(path, header, keys):
     """Return about and the curves {key: array of rows} of a CSV file; ends the program if it is not whole."""
     try:
         content = path.read_text(encoding="utf-8")
-        lines, curves = content.splitlines(), {}
+        lines, curves, numbers = content.splitlines(), {}, header.count(",") - keys[0].count(",")
         about = json.loads(lines.pop(0)[1:]) if content.startswith("#") else {}  # an older file may say nothing
         if not isinstance(about, dict) or lines.pop(0) != header or not lines or not content.endswith("\n"):
             raise ValueError
         for line in lines:
-            key, *row = line.rsplit(",", header.count(",") - keys[0].count(","))
+            key, *row = line.rsplit(",", numbers)
             curves.setdefault(key, []).append([float(value) for value in row])
-            if key not in keys or math.isnan(sum(curves[key][-1])):
+            if key not in keys or len(row) != numbers or math.isnan(sum(curves[key][-1])):
                 raise ValueError
         return about, {key: np.array(rows) for key, rows in curves.items()}
     except OSError as error:

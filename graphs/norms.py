@@ -23,9 +23,9 @@ STEPS = 10_100  # to read: the training horizon, and a hundred times as many ste
 CHUNK = 100     # of them are read at a time
 POINTS = 150    # of a curve, at steps in about equal ratios; each stands for the steps since the one before
 WINDOW = 100    # least number of steps that a cross-entropy is the mean of
-TEXTS = util.DATA / "shakespear_val.txt", util.PLAY  # to read if nothing else is given: the first that is there
 HEADER = "network,step,lowest,mean,highest,cross_entropy"  # norms, nats per character
 STYLES = {"stabilised": ("with the stabiliser", COLORS["stirnn"]), "plain": ("without (--beta 0)", "#444444")}
+KEYS = list(STYLES)
 TOP_NORM, TOP_LOSS = 1e6, 6.0  # what is larger is drawn there; guessing among 65 characters costs 4.2 nats
 
 
@@ -70,12 +70,11 @@ def measure(options):
              if name != "beta" and settings["plain"][name] != settings["stabilised"][name]]
     if other:
         util.warn(f"Beware: not only their beta is different, but {', '.join(other)} too")
-    path = options.text or next((text for text in TEXTS if text.exists()), util.PLAY)
-    text = common.read_known(path, metas.values(), STEPS + 1)[:STEPS + 1]
+    text = common.read_known(options.text, metas.values(), STEPS + 1)[:STEPS + 1]
     for name, meta in metas.items():
         indices = util.encode(text, meta["vocabulary"])
         curves[name] = thin(*read_stream(weights[name], indices[:-1], indices[1:]))
-    return common.describe(path, metas), curves
+    return common.describe(options.text, metas), curves
 
 
 def draw(figure, about, curves):
@@ -103,7 +102,5 @@ def draw(figure, about, curves):
 
 
 if __name__ == "__main__":
-    common.main("norms", __doc__, HEADER, list(STYLES), (10, 4.2), measure, draw,
-                {"plain": (Path("runs") / "plain", "DIR", "folder of the network without the stabiliser"),
-                 "text": (None, "FILE", "UTF-8 text that the networks read (default data/shakespear_val.txt, or "
-                                        "data/play.txt where that has not been downloaded)")})
+    common.main("norms", __doc__, HEADER, KEYS, (10, 4.2), measure, draw,
+                {"plain": (Path("runs") / "plain", "DIR", "folder of the network without the stabiliser")})

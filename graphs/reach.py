@@ -35,14 +35,14 @@ KEYS = [f"{model},{stage}" for model in COLORS for stage in STYLES]
 
 
 def geometric_mean(norms, axis):
-    """Return the geometric mean of the norms above 0 along an axis; 0 where there are none.
+    """Return the geometric mean of the norms other than 0 along an axis; 0 where there are none.
 
     Norms at one lag scatter over orders of magnitude: an arithmetic mean or a root mean square would be that of the
     largest one. An exact 0 (every ReLU on the way is off) has no logarithm, and one is enough to hide all others.
     """
-    positive = norms > 0
-    count = positive.sum(axis)
-    logs = np.log(np.where(positive, norms, 1))
+    nonzero = norms != 0
+    count = nonzero.sum(axis)
+    logs = np.log(np.where(nonzero, norms, 1))
     return np.where(count > 0, np.exp(logs.sum(axis) / np.maximum(count, 1)), 0)
 
 
@@ -68,6 +68,14 @@ def reach(model, weights, inputs, targets, lags):
     return geometric_mean(norms, axis=-1)
 
 
+def new_network(model, sizes, seed):
+    """Return initial weights; STIRNN's output weights, 0 at first and so of no gradient, are those of relu.py."""
+    weights = model.init_weights(*sizes, np.random.default_rng(seed))
+    if model is stirnn:
+        weights["Why"] = relu.init_weights(*sizes, np.random.default_rng(seed))["Why"]
+    return weights
+
+
 def average_reach(model, networks, inputs, targets):
     """Return the rows (layer, lag, norm) of one curve: geometric means over networks (dicts of weights) and TIMES."""
     norms = geometric_mean(np.stack([reach(model, weights, inputs[:t], targets[t - 1], LAGS)
@@ -83,9 +91,9 @@ def measure(options):
     metas, curves = {}, {}
     for model in models:
         weights, meta = common.load(options.runs, model.MODEL)
-        metas[model.MODEL], V, settings = meta, len(meta["vocabulary"]), meta["settings"]
-        new = [model.init_weights(V, settings["hidden_size"], settings["depth"], np.random.default_rng(seed))
-               for seed in range(1, SEEDS + 1)]
+        metas[model.MODEL] = meta
+        sizes = len(meta["vocabulary"]), meta["settings"]["hidden_size"], meta["settings"]["depth"]
+        new = [new_network(model, sizes, seed) for seed in range(1, SEEDS + 1)]
         text = common.read_known(options.text, [meta], SEQUENCES * max(TIMES) + 1)
         batch = util.batch(util.encode(text, meta["vocabulary"]), 0, SEQUENCES, max(TIMES))
         with np.errstate(all="ignore"):  # a state that overflows gives norms that are not finite, and no points
@@ -116,5 +124,4 @@ def draw(figure, about, curves):
 
 
 if __name__ == "__main__":
-    common.main("reach", __doc__, HEADER, KEYS, (10, 4.4), measure, draw,
-                {"text": (util.PLAY, "FILE", "UTF-8 text that the networks read")})
+    common.main("reach", __doc__, HEADER, KEYS, (10, 4.4), measure, draw)

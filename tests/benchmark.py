@@ -48,8 +48,8 @@ SCRIPTS = {"tanh.py": tanh, "relu.py": relu, "stirnn.py": stirnn, "nprnn.py": np
 WHOLE = "relu.py, whole batch"  # on one thread, not in halves
 SIZES = "hidden_size", "batch_size", "seq_size"
 DEPTH, DROPOUT = (relu.SETTINGS[name][0] for name in ("depth", "dropout"))
-DECAY, EPSILON, CLIP_NORM, WEIGHT_DECAY = RMSPROP = [
-    relu.SETTINGS[name][0] for name in ("decay", "epsilon", "clip_norm", "weight_decay")]
+RMSPROP = "decay", "epsilon", "clip_norm", "weight_decay"
+DECAY, EPSILON, CLIP_NORM, WEIGHT_DECAY = (relu.SETTINGS[name][0] for name in RMSPROP)
 V = 65                    # the original's characters
 LEARNING_RATE = 1e-5      # the work is the same at any rate, and at this one nothing can diverge
 UPDATES = 50              # of a contender in one turn; the first after a rest are slow, and training does not rest
@@ -95,6 +95,7 @@ def script(task, text=None):
     model, source, rng = SCRIPTS.get(task.kind, relu), batches(task, text), np.random.default_rng(3)
     weights, caches, states = start(task, model)
     more = [model.SETTINGS["beta"][0]] if model is stirnn else []
+    rmsprop = functools.partial(model.rmsprop, **{name: model.SETTINGS[name][0] for name in RMSPROP})
     forward_backward = model.forward_backward
     if task.kind != WHOLE:
         forward_backward = functools.partial(util.in_halves, forward_backward)
@@ -104,7 +105,7 @@ def script(task, text=None):
         inputs, targets = next(source)
         masks = model.dropout_masks((DEPTH, *inputs.shape, task.hidden_size), DROPOUT, rng)
         loss, *_, grads, states = forward_backward(weights, util.one_hot(inputs, V), targets, states, masks, *more)
-        model.rmsprop(weights, caches, grads, LEARNING_RATE, *RMSPROP)
+        rmsprop(weights, caches, grads, LEARNING_RATE)
         return loss
     return update
 
@@ -142,7 +143,7 @@ def step_by_step(task):
                 grads[f"Wxh{d}"] += xs[d].T @ dz[d]
                 dx = dz[d] @ weights[f"Wxh{d}"].T if d > 0 else None
         states[:] = hs[-1]
-        relu.rmsprop(weights, caches, grads, LEARNING_RATE, *RMSPROP)
+        relu.rmsprop(weights, caches, grads, LEARNING_RATE, DECAY, EPSILON, CLIP_NORM, WEIGHT_DECAY)
         return loss
     return update
 

@@ -63,6 +63,7 @@ def test_training_prints_what_it_trains_its_progress_and_a_sample(trained):
     assert re.fullmatch(r"relu: 1 layers of 8 units, [\d,]+ weights, seed 1; 1 epochs of \d+ updates", lines[0])
     assert lines[1] == f"text.txt: {train:,} characters, {validation:,} to validate on, {len(set(TEXT))} distinct"
     assert lines[2] == f"{trained.folder / 'relu.csv'} (losses), .png (plot), .txt (samples), .npz (checkpoint)"
+    assert lines[3].startswith("A run of ") and f"relu takes about {relu.ENOUGH} to learn; give more --ep" in lines[3]
     number = r"\d+\.\d{3}"
     last = max(i for i, line in enumerate(lines) if line.startswith("epoch"))
     found = re.fullmatch(rf"epoch   1\.00/1  0:00:00 left  train {number}  validation {number}  ([\d,]+) char/s",
@@ -268,6 +269,14 @@ def test_a_text_that_is_missing_is_told_as_a_user_sees_it(tmp_path):
     assert mistake(*SMALL, "--train", "text.txt", cwd=tmp_path) == (
         "relu.py: cannot read text.txt: No such file or directory; give a text with --train\n")
     assert not any(tmp_path.iterdir())
+
+
+@posix
+def test_sizes_for_which_there_is_not_enough_memory_are_told_in_one_line(trained, tmp_path):
+    import resource
+    line = mistake("--train", trained.text, "--out", tmp_path, "--hidden-size", 40_000, "--quiet",
+                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 * 10**9, 2 * 10**9)))
+    assert "not enough memory for these sizes; try a smaller --hidden-size, " in line
 
 
 @pytest.mark.parametrize("mode, words, why", [

@@ -21,6 +21,7 @@ import pytest
 
 import relu
 import stirnn
+import tanh
 import util
 from helpers import (ENVIRONMENT, EPOCHS, PER_EPOCH, RESUME, ROOT, TINY, assert_same, begin, change, do, end, files,
                      iteration, kill, linux, named, outcome, parse, posix, read_losses, refusal, saved, start, train,
@@ -72,6 +73,14 @@ def resumed(killed, reference, workers, tmp_path_factory):
 
 
 @pytest.fixture
+def short(tmp_path):
+    """A text so short that an epoch is one update."""
+    path = tmp_path / "short.txt"
+    path.write_text("To be, or not to be, that is the question.\n" * 3)
+    return path
+
+
+@pytest.fixture
 def stopped(killed, tmp_path):
     """Return a copy of a killed run's folder."""
     return shutil.copytree(killed(), tmp_path / "run")
@@ -94,20 +103,20 @@ def test_ctrl_c_and_sigterm_save_and_draw_and_the_command_that_they_print_goes_o
         python, script, *words = shlex.split(re.search("Go on with: (.*)", output)[1])
         assert (python, script) == ("python", "relu.py")
         words.append("--no-window")
-    do("relu", *words)
+    train(relu, *words)
     assert_same(outcome(tmp_path), reference())
 
 
 @posix
-def test_a_run_stopped_before_its_first_update_is_no_earlier_run_to_keep_or_resume(reference, text, tmp_path):
+def test_a_run_stopped_before_its_first_update_is_no_earlier_run_to_keep_or_resume(reference, text, tmp_path, capsys):
     process = begin("relu", *TINY, "--train", text, "--out", tmp_path)
     assert process.stdout.readline().startswith("relu: ")  # then comes Matplotlib's import, so there is time
     process.send_signal(signal.SIGTERM)
     output, errors = end(process, 143)
     assert output.endswith("Stopped before the first update\n") and errors == ""
     assert "there is no saved network" in refusal(util.Run, "relu", parse(relu, *RESUME, tmp_path))
-    output, _ = do("relu", *TINY, "--train", text, "--out", tmp_path)
-    assert "earlier run" not in output and files(tmp_path).keys() == named("npz csv txt png lock")
+    train(relu, *TINY, "--train", text, "--out", tmp_path)
+    assert "earlier run" not in capsys.readouterr().out and files(tmp_path).keys() == named("npz csv txt png lock")
     assert_same(outcome(tmp_path), reference())
 
 
@@ -124,16 +133,15 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_the_checkpoint_is_whole(text, 
 
 
 @posix
-def test_a_signal_in_the_last_update_changes_nothing(tmp_path):
-    (tmp_path / "short.txt").write_text("To be, or not to be, that is the question.\n" * 3)  # one update per epoch
+def test_a_signal_in_the_last_update_changes_nothing(short, tmp_path):
     code = ("import os, signal, relu, util; plain = relu.rmsprop\n"
-            "def rmsprop(*arguments):\n    plain(*arguments)\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+            "def rmsprop(*arguments):\n"
+            "    plain(*arguments)\n    os.kill(os.getpid(), signal.SIGTERM)\n    util.warn('sent')\n"
             "relu.rmsprop = rmsprop\n"
             "util.main('relu', relu.__doc__, relu.SETTINGS, relu.train, relu.evaluate_loss, relu.sample)")
-    words = [*TINY, "--train", tmp_path / "short.txt", "--out", tmp_path / "runs"]
-    output, errors = end(start(["-c", code, *words, "--epochs", 1], cwd=ROOT))
-    assert output.splitlines()[-1].startswith("Done. ") and errors == "" and iteration(tmp_path / "runs") == 1
-    end(start(["-c", code, *words, "--epochs", 2], cwd=ROOT), status=143)  # in another update it does
+    out = tmp_path / "runs"
+    output, errors = end(start(["-c", code, *TINY, "--train", short, "--out", out, "--epochs", 1], cwd=ROOT))
+    assert output.splitlines()[-1].startswith("Done. ") and errors == "sent\n" and iteration(out) == 1
 
 
 # Resuming and starting afresh ------------------------------------------------------------------------------------
@@ -225,31 +233,24 @@ def test_a_new_run_moves_earlier_ones_into_folders_that_it_names_where_they_can_
         stopped, text, reference, capsys):
     (stopped / "1").write_text("a file in the way")
     for number in 2, 3:
-        earlier = {name: content for name, content in files_in(stopped).items() if name.startswith("relu.")}
+        earlier = {name: (stopped / name).read_bytes() for name in named("npz csv txt png")}
         train(relu, *TINY, "--epochs", 1, "--train", text, "--out", stopped)
         assert f"An earlier run is kept in {stopped / str(number)} " in capsys.readouterr().out
-        assert files_in(stopped / str(number)) == {**earlier, "relu.lock": None}
-        assert files_in(stopped).keys() == named("npz csv txt png lock") | {"1"} and iteration(stopped) == PER_EPOCH
+        assert files(stopped / str(number)) == earlier and iteration(stopped) == PER_EPOCH
     train(relu, *RESUME, stopped / "2")
     assert_same(outcome(stopped / "2"), reference())
 
 
-def files_in(folder):
-    """Return the content of a folder's files by name; of locks, which hold none and need not be there, None."""
-    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    return {**found, "relu.lock": None}
-
-
 @posix
-def test_two_runs_in_one_folder_are_not_possible_and_the_second_touches_nothing(text, tmp_path):
+def test_two_runs_in_one_folder_are_not_possible_and_the_second_touches_nothing(text, tmp_path, capsys):
     process = begin("relu", *TINY, "--train", text, "--out", tmp_path)
     wait_until(process, lambda: iteration(tmp_path) >= 20)
     process.send_signal(signal.SIGSTOP)  # so that only the second could change anything
     os.waitpid(process.pid, os.WUNTRACED)
     before = files(tmp_path)
     for words in [*TINY, "--train", text], ["--resume", "--no-window"]:
-        output, errors = do("relu", *words, "--out", tmp_path, status=2)
-        assert errors.startswith("relu.py: another run writes to") and errors.count("\n") == 1 and output == ""
+        line = refusal(train, relu, *words, "--out", tmp_path)
+        assert "another run writes to" in line and capsys.readouterr().out == ""
     assert files(tmp_path) == before
     kill(process)
 
@@ -264,25 +265,29 @@ def test_sampling_from_the_last_checkpoint_works_while_the_run_goes_on(text, tmp
     kill(process)
 
 
-def test_seconds_go_on_from_those_of_the_checkpoint_and_speed_and_time_left_are_this_process(stopped):
-    change(stopped / "relu.npz", seconds=1000.0)
-    first, began = iteration(stopped), time.monotonic()
-    output, _ = do("relu", *RESUME, stopped)
+def test_seconds_go_on_from_those_of_the_checkpoint_and_the_speed_is_that_of_this_process(text, tmp_path, capsys):
+    train(relu, *TINY, "--epochs", 4, "--train", text, "--out", tmp_path)
+    change(tmp_path / "relu.npz", seconds=1000.0)
+    began = time.monotonic()
+    train(relu, *RESUME, tmp_path, "--epochs", 6)
     took = time.monotonic() - began
-    _, rows = read_losses(stopped)
-    seconds = [float(row["seconds"]) - 1000 for row in rows if int(row["iteration"]) > first]
+    _, rows = read_losses(tmp_path)
+    seconds = [float(row["seconds"]) - 1000 for row in rows if float(row["epoch"]) > 4]
     assert seconds[0] > 0 and seconds == sorted(seconds) and took / 10 < seconds[-1] < took
-    assert util.load_checkpoint(stopped / "relu.npz", "relu")[0]["seconds"] >= float(rows[-1]["seconds"])
-    lines = re.findall(r"epoch +([\d.]+)/6  (\S+) left  train [\d.]+  validation [\d.]+  ([\d,]+) char/s",
-                       output)
-    for epoch, left, speed in lines:
-        epoch, speed = float(epoch), int(speed.replace(",", ""))
-        if epoch * PER_EPOCH >= first + 21:
-            hours, minutes, rest = map(int, left.split(":"))
-            expected = (EPOCHS - epoch) * PER_EPOCH * 100 / speed
-            assert abs(3600 * hours + 60 * minutes + rest - expected) < 2, (epoch, left, speed)
-    updates = EPOCHS * PER_EPOCH - first
-    assert epoch == EPOCHS and speed == pytest.approx(updates * 100 / seconds[-1], rel=0.3)
+    assert util.load_checkpoint(tmp_path / "relu.npz", "relu")[0]["seconds"] >= float(rows[-1]["seconds"])
+    speed = re.search(r"epoch   6.00/6 .*  ([\d,]+) char/s", capsys.readouterr().out)[1]
+    assert int(speed.replace(",", "")) == pytest.approx(2 * PER_EPOCH * 100 / seconds[-1], rel=0.3)
+
+
+def test_the_time_left_is_that_of_the_updates_left_at_the_speed_so_far(text, tmp_path):
+    process = begin("relu", *TINY, "--epochs", 10_000, "--train", text, "--out", tmp_path)
+    while not (line := process.stdout.readline()).startswith("epoch   3.00"):
+        assert process.poll() is None
+    kill(process)
+    left, speed = re.fullmatch(r"epoch   3.00/10000  (\S+) left .*  ([\d,]+) char/s\n", line).groups()
+    hours, minutes, seconds = map(int, left.split(":"))
+    expected = (10_000 - 3) * PER_EPOCH * 100 / int(speed.replace(",", ""))
+    assert 3600 * hours + 60 * minutes + seconds == pytest.approx(expected, rel=0.01)
 
 
 # Without texts of one's own --------------------------------------------------------------------------------------
@@ -316,9 +321,11 @@ def test_without_a_network_a_run_is_on_the_play_and_goes_on_there_without_asking
     lines = output.splitlines()
     assert lines[1].startswith("Shakespeare could not be had: ") and "data/play.txt" in lines[1]
     assert f"{util.PLAY_EPOCHS} epochs will do" in lines[2] and server.requests == 1 and errors == ""
-    assert f"epoch  {util.PLAY_EPOCHS:.2f}/{util.PLAY_EPOCHS}" in output and lines[-1].startswith("Done. ")
-    output, errors = do("relu", "--resume", "--no-window", "--epochs", 13, **here)
-    assert "Resuming after" in output and "epoch  13.00/13" in output and server.requests == 1 and errors == ""
+    assert f"epoch {util.PLAY_EPOCHS:6.2f}/{util.PLAY_EPOCHS}" in output and lines[-1].startswith("Done. ")
+    more = util.PLAY_EPOCHS + 1
+    output, errors = do("relu", "--resume", "--no-window", "--epochs", more, **here)
+    assert "Resuming after" in output and f"epoch {more:6.2f}/{more}" in output
+    assert server.requests == 1 and errors == ""
 
 
 def test_a_number_of_epochs_that_was_given_is_that_of_a_run_on_the_play_too(text, tmp_path, monkeypatch, capsys):
@@ -619,12 +626,12 @@ def test_nothing_is_overwritten_with_a_damaged_checkpoint_by(words, stopped):
 def test_a_run_that_diverges_stops_and_its_checkpoint_goes_on_with_a_lower_rate(stopped):
     begun = saved(stopped / "relu.npz")["iteration"]
     for rate in "1e10", "30":  # at once, and by and by
-        _, errors = do("relu", *RESUME, stopped, "--learning-rate", rate, "--save-every", 1, status=1)
-        found = re.fullmatch(r"relu.py: the loss is not finite any more at iteration ([\d,]+); go on from the last "
-                             r"checkpoint: python relu.py --resume --learning-rate (\S+) --out \S+\n", errors)
-        assert found and begun <= saved(stopped / "relu.npz")["iteration"] < int(found[1].replace(",", ""))
-        assert float(found[2]) == float(rate) / 2
-    do("relu", *RESUME, stopped, "--learning-rate", 0.001)
+        line = refusal(train, relu, *RESUME, stopped, "--learning-rate", rate, "--save-every", 1, status=1)
+        found = re.search(r": the loss is not finite any more at iteration ([\d,]+); go on from the last checkpoint: "
+                          r"python relu.py --resume --learning-rate (\S+) --out (\S+)\n", line)
+        assert begun <= saved(stopped / "relu.npz")["iteration"] < int(found[1].replace(",", ""))
+        assert float(found[2]) == float(rate) / 2 and found[3] == str(stopped)
+    train(relu, *RESUME, stopped, "--learning-rate", 0.001)
     assert saved(stopped / "relu.npz")["validation_loss"] < 10
 
 
@@ -637,18 +644,21 @@ def test_a_run_that_diverges_before_its_first_checkpoint_says_to_start_again_wit
 
 def test_a_diverged_network_whose_loss_stays_finite_does_not_replace_the_last_good_one(text, tmp_path):
     path = tmp_path / "tanh.npz"
-    do("tanh", *TINY, "--epochs", 1, "--train", text, "--out", tmp_path)
+    train(tanh, *TINY, "--epochs", 1, "--train", text, "--out", tmp_path, "--weight-decay", 0)
     before = path.read_bytes()
-    _, errors = do("tanh", *RESUME, tmp_path, "--epochs", 3, "--learning-rate", 100, "--save-every", 1, status=1)
-    assert errors == f"tanh.py: the network has diverged: the last state is not in {path}\n"
+    line = refusal(train, tanh, *RESUME, tmp_path, "--epochs", 3, "--learning-rate", 1000, "--save-every", 1, status=1)
+    assert line.endswith(f": the network has diverged: the last state is not in {path}\n")
     assert path.read_bytes() == before
 
 
-def test_divergence_in_the_last_update_of_an_epoch_is_told_too(tmp_path):
-    text = tmp_path / "short.txt"
-    text.write_text("To be, or not to be, that is the question.\n" * 3)  # one update per epoch
-    _, errors = do("stirnn", *TINY, "--train", text, "--out", tmp_path, "--learning-rate", "1e38", status=1)
-    assert re.fullmatch(r"stirnn.py: .* at iteration 1; start again with a lower --learning-rate\n", errors)
+def test_divergence_in_the_last_update_of_an_epoch_is_told_too(short, tmp_path):
+    line = refusal(train, stirnn, *TINY, "--train", short, "--out", tmp_path, "--learning-rate", "1e38", status=1)
+    assert re.search(r": .* at iteration 1; start again with a lower --learning-rate\n", line)
+
+
+def test_divergence_that_only_the_sample_is_long_enough_to_show_is_told_in_one_line_too(short, tmp_path):
+    line = refusal(train, relu, *TINY, "--train", short, "--out", tmp_path, "--learning-rate", 1, status=1)
+    assert re.search(r": the (loss is not finite any more|network has diverged)", line)
 
 
 # What goes on beside all these tests -----------------------------------------------------------------------------
