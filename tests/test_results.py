@@ -9,7 +9,7 @@ import pytest
 from graph import REFERENCE, over_an_epoch, read_csv, validation
 from helpers import ROOT
 
-MODELS = ["tanh", "relu", "stirnn", "nprnn"]
+MODELS = sorted({path.name.split(".")[0] for path in REFERENCE.glob("*.[0-9].csv")})
 UPDATES = 1024  # of an epoch of the original's split
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 each_model = pytest.mark.parametrize("model", MODELS)
