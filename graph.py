@@ -4,6 +4,7 @@ Everything is drawn from the CSV files that the runs write. Losses are cross-ent
 """
 
 import argparse
+import contextlib
 import io
 import itertools
 import json
@@ -121,8 +122,8 @@ class Grapher:
         """Return the validation curves to draw behind: the other models' own runs on this text, or references."""
         found = []
         for model in COLORS:
-            places = [self.csv.with_name(f"{model}.csv")] * (model != about["model"])
-            for path in *places, REFERENCE / f"{model}.1.csv":
+            own, reference = self.csv.with_name(f"{model}.csv"), REFERENCE / f"{model}.1.csv"
+            for path in (reference,) if model == about["model"] else (own, reference):
                 try:
                     other, columns = read_csv(path)
                 except (OSError, ValueError):
@@ -172,10 +173,11 @@ def no_window():
     """Return why there can be no window, or None. Matplotlib falls back to a backend without windows silently."""
     import matplotlib
     from matplotlib import pyplot
-    pyplot.figure()
-    pyplot.close()
-    if matplotlib.get_backend().lower() != "agg":
-        return None
+    with contextlib.suppress(ImportError):  # of a backend that MPLBACKEND asks for
+        pyplot.figure()
+        pyplot.close()
+        if matplotlib.get_backend().lower() != "agg":
+            return None
     if os.environ.get("MPLBACKEND", "").lower() == "agg":
         return f"MPLBACKEND={os.environ['MPLBACKEND']} has none"
     try:
