@@ -120,7 +120,7 @@ def draw(figure, about, curves):
                for model in models]
     handles += [Line2D([], [], color="#222222", linestyle=style, linewidth=1.6, label=label)
                 for label, style in STYLES.values()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=(len(handles) + 1) // 2, frameon=False)
 
 
 if __name__ == "__main__":

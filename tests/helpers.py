@@ -1,6 +1,8 @@
 """What several test files need: scripts in processes of their own, what a run leaves behind, and how it is refused."""
 
 import contextlib
+import functools
+import inspect
 import io
 import json
 import os
@@ -70,6 +72,13 @@ def kill(process):
 
 def parse(script, *words):
     return util.parse_options(script.__doc__, script.SETTINGS, [str(word) for word in words])
+
+
+def of(script, name, **settings):
+    """Return a function of a script that takes the settings among its parameters (beta, clip_norm, ...) from there."""
+    function = getattr(script, name)
+    own = {key: script.SETTINGS[key][0] for key in inspect.signature(function).parameters if key in script.SETTINGS}
+    return functools.partial(function, **{**own, **settings})
 
 
 def train(script, *words):

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -210,9 +211,12 @@ def test_a_temperature_near_0_takes_the_likeliest_character_whatever_the_seed_an
 
 def test_characters_are_printed_as_they_are_drawn_and_sampling_ends_when_nobody_reads_any_more(trained):
     process = begin("relu", "--out", trained.folder, "--sample", 10**9, "--quiet")
+    patience = threading.Timer(60, process.kill)
+    patience.start()
     assert process.stdout.read(10)
+    patience.cancel()
     process.stdout.close()
-    assert process.wait(30) == 128 + 13 and process.stderr.read() == ""  # what the shell says of SIGPIPE
+    assert process.wait(60) == 128 + 13 and process.stderr.read() == ""  # what the shell says of SIGPIPE
 
 
 # Evaluating ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The figures of graphs/reach.py and graphs/norms.py: their numbers, which networks they show, and their files."""
 
 import shutil
+import sys
 from types import SimpleNamespace
 from unittest import mock
 
@@ -12,6 +13,7 @@ import helpers
 import relu
 import stirnn
 import util
+from graph import COLORS
 from graphs import common, norms, reach
 
 FIGURES = {"reach": reach, "norms": norms}
@@ -45,9 +47,16 @@ def copy(tmp_path):
     return tmp_path
 
 
-def plot(name, folder, *words):
-    """Do what a user does who wants the figure, in a copy of the project."""
-    helpers.end(helpers.start(["-m", f"graphs.{name}", *words], cwd=folder))
+@pytest.fixture
+def call(monkeypatch):
+    """A function that does in this process what the command line of a figure asks for."""
+    def main(name, *words, measure=None):
+        figure = FIGURES[name]
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, words)])
+        common.main(name, figure.__doc__, figure.HEADER, figure.KEYS, (10, 4), measure, figure.draw)
+
+    monkeypatch.setattr(common.signal, "signal", mock.Mock())  # Ctrl-C shall still end the tests
+    return main
 
 
 def published(folder):
@@ -63,11 +72,12 @@ def read(figure, path):
 
 
 def drawn(figure, about, curves):
-    """Return the words of the legend in a drawing of the curves, and its lines."""
-    drawing = Figure()
+    """Return the words of the legend in a drawing of the curves, which must have room for it, and the lines."""
+    drawing = Figure((10, 4))
     figure.draw(drawing, about, {key: np.array(rows) for key, rows in curves.items()})
     drawing.draw_without_rendering()
     legend, = drawing.legends
+    assert drawing.bbox.x0 < legend.get_window_extent().x0 < legend.get_window_extent().x1 < drawing.bbox.x1
     return ([text.get_text() for text in legend.get_texts()],
             [line for axes in drawing.axes for line in axes.get_lines()])
 
@@ -160,14 +170,19 @@ def test_reach_is_measured_of_the_saved_networks_of_lowest_validation_loss_and_o
 
 
 def test_the_reach_figure_names_each_network_with_its_epoch_and_draws_all_its_layers():
-    curves = {f"{model},{stage}": [[d, k, 0.5 ** k] for d in range(2) for k in range(9)]
-              for model in ("relu", "tanh") for stage in ("initial", "trained")}
-    names, lines = drawn(reach, {"text": "play.txt", "epochs": {"relu": 27, "tanh": 98.5}, "horizons": [50]}, curves)
-    assert names == ["relu, epoch 27", "tanh, epoch 98.5", "at initialisation", "after training"]
-    assert len([line for line in lines if len(line.get_xdata()) == 9]) == 8
+    faded = {"tanh": 0.9, "relu": 0.8, "stirnn": 0.7, "nprnn": 0.6}  # of its norm stays so much from step to step
+    curves = {f"{model},{stage}": [[d, k, faded[model] ** k] for d in range(2) for k in range(9)]
+              for model in faded for stage in ("initial", "trained")}
+    epochs = {"tanh": 98, "relu": 17.75, "stirnn": 19.25, "nprnn": 18.75}
+    names, lines = drawn(reach, {"text": "play.txt", "epochs": epochs, "horizons": [50]}, curves)
+    assert names == ["tanh, epoch 98", "relu, epoch 17.75", "stirnn, epoch 19.25", "nprnn, epoch 18.75",
+                     "at initialisation", "after training"]
+    for model in faded:
+        norms_drawn = [line.get_ydata().tolist() for line in lines if line.get_color() == COLORS[model]]
+        assert norms_drawn == [[faded[model] ** k for k in range(9)]] * 4
     assert [line.get_xdata() for line in lines if len(line.get_xdata()) == 2] == [[50, 50]] * 2
     names, _ = drawn(reach, {}, curves)
-    assert names[:2] == ["relu", "tanh"]  # of an older file
+    assert names[:4] == list(faded)  # of an older file
 
 
 def test_reach_without_a_saved_network_says_how_to_train_one(tmp_path):
@@ -181,7 +196,7 @@ def counting_network(growth):
     """Return a network with h[0](t) = t and h[1](t) = growth h[1](t-1) + 1 in each of 4 units, whatever it reads."""
     weights = stirnn.init_weights(3, 4, 2, np.random.default_rng(0))
     weights["Wxh0"][:], weights["Wxh1"][:], weights["Whh1"] = 1, 0, growth * np.eye(4, dtype=np.float32)
-    weights["bh1"][:] = 1
+    weights["bh1"][:], weights["Why"][:] = 1, np.random.default_rng(0).normal(0, 1, (4, 3))
     return weights
 
 
@@ -191,6 +206,7 @@ def test_a_stream_is_read_from_its_first_character_to_its_last_with_one_state():
     sizes, nats = norms.read_stream(weights, indices[:-1], indices[1:])
     np.testing.assert_allclose(sizes, 2 * np.arange(1, 251))
     logits, _, _ = stirnn.forward(weights, util.one_hot(indices[:-1, None], 3), np.zeros((2, 1, 4), np.float32))
+    assert nats.std() > 0.1
     np.testing.assert_allclose(nats, -stirnn.log_softmax(logits)[np.arange(250), indices[1:]], rtol=1e-4)
 
 
@@ -250,9 +266,12 @@ def test_networks_that_differ_in_more_than_the_stabiliser_are_told_of(runs, tmp_
 
 def test_the_norms_figure_names_both_networks_with_their_epochs_and_where_they_leave_the_axes():
     about = {"text": "$5 ^^ $6.txt", "epochs": {"stabilised": 19, "plain": 3.5}, "horizons": [100]}  # no mathematics
-    names, _ = drawn(norms, about, STREAMS)
+    names, lines = drawn(norms, about, STREAMS)
     assert names[0] == "with the stabiliser, epoch 19"
     assert names[1].startswith("without (--beta 0), epoch 3.5; off the axes by step 10,100")
+    drawn_values = [list(line.get_ydata()) for line in lines]
+    for means_or_losses in [2, 3], [2, norms.TOP_NORM], [4.2, 2.1], [4.2, norms.TOP_LOSS]:
+        assert means_or_losses in drawn_values
 
 
 # Files -----------------------------------------------------------------------------------------------------------
@@ -261,7 +280,7 @@ def test_the_norms_figure_names_both_networks_with_their_epochs_and_where_they_l
 def test_a_user_gets_figure_and_file_in_runs_and_the_published_ones_stay_as_they_are(name, runs, copy):
     shutil.copytree(runs, copy / "runs")
     before = published(copy)
-    plot(name, copy, "--text", util.PLAY)
+    helpers.end(helpers.start(["-m", f"graphs.{name}", "--text", util.PLAY], cwd=copy))
     assert published(copy) == before
     about, curves = read(FIGURES[name], copy / "runs" / f"{name}.csv")
     assert (about["text"], about["horizons"]) == ("play.txt", [20])
@@ -270,9 +289,10 @@ def test_a_user_gets_figure_and_file_in_runs_and_the_published_ones_stay_as_they
 
 
 @each_figure
-def test_a_figure_is_redrawn_from_its_published_file_alone(name, copy):
+def test_a_figure_is_redrawn_from_its_published_file_alone(name, copy, call, monkeypatch):
+    monkeypatch.setattr(common, "GRAPHS", copy / "graphs")
     before = published(copy)
-    plot(name, copy, "--redraw", "--out", "drawn")
+    call(name, "--redraw", "--out", copy / "drawn")
     assert published(copy) == before
     assert [path.name for path in (copy / "drawn").iterdir()] == [f"{name}.png"]
     assert (copy / "drawn" / f"{name}.png").read_bytes().startswith(PNG)
@@ -291,6 +311,36 @@ def test_a_file_reads_back_as_it_was_written(tmp_path):
     told, curves = read(norms, tmp_path / "norms.csv")
     assert told == about
     assert {key: rows.tolist() for key, rows in curves.items()} == STREAMS
+
+
+def test_the_networks_read_the_text_that_is_given_or_shakespeares_or_else_the_play(call, tmp_path, monkeypatch):
+    shakespeare, play, given = [tmp_path / f"{name}.txt" for name in ("shakespeare", "play", "given")]
+    monkeypatch.setattr(common, "TEXTS", (shakespeare, play))
+    found = []
+
+    def measure(options):
+        found.append(options.text)
+        sys.exit()
+
+    for words in [], ["--text", given]:
+        for path in play, shakespeare:
+            path.touch()
+            with pytest.raises(SystemExit):
+                call("norms", *words, measure=measure)
+    assert found == [play, shakespeare, given, given]
+
+
+@each_figure
+def test_a_text_that_is_too_short_is_refused(name, runs, tmp_path):
+    (tmp_path / "short.txt").write_text("the cat sat on the mat " * 300)
+    assert "short.txt has 6,900 characters" in helpers.refusal(measure, FIGURES[name], runs, tmp_path / "short.txt")
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_of(tmp_path, call):
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    assert f"cannot write to {path}" in helpers.refusal(lambda: call(
+        "norms", "--out", path, measure=lambda options: ({}, STREAMS)))
 
 
 @pytest.mark.parametrize("content", [

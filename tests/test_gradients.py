@@ -1,5 +1,6 @@
 """Every gradient of every model against central differences in float64, whole and from two halves of the sequences."""
 
+import contextlib
 import functools
 import threading
 
@@ -12,7 +13,7 @@ import stirnn
 import tanh
 import util
 
-from functions import of
+from helpers import of
 
 MODELS = [tanh, relu, stirnn, nprnn]
 T, B, V, H, D = 7, 3, 5, 6, 3
@@ -163,16 +164,17 @@ def test_not_a_bit_of_the_result_depends_on_the_number_of_cores(model, batch, mo
     assert results[0] == results[1] == results[2]
 
 
-@pytest.mark.parametrize("batch, H, cores, expected", [(10, 200, 2, 2), (10, 200, 1, 1), (1, 200, 2, 1), (10, 8, 2, 1)])
-def test_two_threads_compute_where_there_are_two_cores_and_the_network_is_no_small_one(
-        batch, H, cores, expected, monkeypatch):
-    case, threads = problem(relu, B=batch, H=H, D=1), set()
-    together = threading.Barrier(expected)
+@pytest.mark.parametrize("batch, H, cores, side_by_side", [(10, 200, 2, True), (10, 200, 1, False), (1, 200, 2, False),
+                                                           (10, 8, 2, False)])
+def test_the_halves_are_computed_side_by_side_where_there_are_two_cores_and_the_network_is_no_small_one(
+        batch, H, cores, side_by_side, monkeypatch):
+    meeting, met = threading.Barrier(2), []
 
     def recorded(*arguments):
-        threads.add(threading.get_ident())
-        together.wait(timeout=20)
+        with contextlib.suppress(threading.BrokenBarrierError):  # each waits for the other to begin
+            meeting.wait(timeout=20 if side_by_side else 0.5)
+            met.append(threading.get_ident())
         return relu.forward_backward(*arguments)
     monkeypatch.setattr(util, "CORES", cores)
-    util.in_halves(recorded, *case)
-    assert len(threads) == expected
+    util.in_halves(recorded, *problem(relu, B=batch, H=H, D=1))
+    assert len(set(met)) == 2 * side_by_side

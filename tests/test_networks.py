@@ -12,7 +12,7 @@ import stirnn
 import tanh
 import util
 
-from functions import of
+from helpers import of
 
 MODELS = [tanh, relu, stirnn, nprnn]
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
