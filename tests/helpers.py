@@ -81,15 +81,21 @@ def of(script, name, **settings):
     return functools.partial(function, **{**own, **settings})
 
 
-def train(script, *words):
-    """Train in this process, whose signals stay as they were."""
+def train(script, *words, status=None):
+    """Train in this process, whose signals stay as they were; with a status it must end the program with that."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    code = None
     try:
         with np.errstate(all="ignore"):  # as in util.main()
             script.train(parse(script, *words))
+    except SystemExit as stop:
+        if status is None:
+            raise
+        code = stop.code
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    assert code == status
 
 
 def refusal(action, *arguments, status=2):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -24,8 +25,7 @@ import relu
 import stirnn
 import tanh
 import util
-from helpers import (ENVIRONMENT, ROOT, begin, change, do, iteration, kill, linux, named, parse, posix, read_losses,
-                     refusal, start, wait_until)
+from helpers import ENVIRONMENT, ROOT, begin, change, do, kill, linux, named, parse, posix, read_losses, refusal, start
 
 SMALL = ["--hidden-size", "8", "--depth", "1", "--epochs", "1", "--batch-size", "4", "--seq-size", "10", "--no-window"]
 TEXT = "Wär’s nicht besser – fragt der Größte –, 🎭 zu schweigen?\nO, ’tis a naïve tongue that says not “No”.\n" * 20
@@ -101,8 +101,21 @@ def test_the_losses_are_a_line_of_json_the_names_of_the_columns_and_rows_of_numb
     assert rows[0]["validation_loss"] and rows[-1]["validation_loss"] and rows[-1]["train_loss"]
 
 
-def test_quiet_training_prints_nothing_and_with_the_same_seed_gives_the_same_losses_to_the_digit(trained, tmp_path):
-    assert do("relu", *SMALL, "--train", trained.text, "--out", tmp_path, "--quiet") == ("", "")
+def run(monkeypatch, *words):
+    """Run the script's main() in this process; return what it printed, which needs no terminal or file behind it."""
+    monkeypatch.setattr(sys, "argv", ["relu.py", *map(str, words)])
+    output, errors = io.StringIO(), io.StringIO()  # as a notebook's, these are no io.TextIOWrapper
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        util.main("relu", relu.__doc__, relu.SETTINGS, relu.train, relu.evaluate_loss, relu.sample)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return output.getvalue(), errors.getvalue()
+
+
+def test_quiet_training_prints_nothing_and_with_the_same_seed_gives_the_same_losses_to_the_digit(
+        trained, tmp_path, monkeypatch):
+    assert run(monkeypatch, *SMALL, "--train", trained.text, "--out", tmp_path, "--quiet") == ("", "")
     (_, rows), (_, others) = read_losses(tmp_path), read_losses(trained.folder)
     for row in rows + others:
         del row["seconds"]
@@ -151,21 +164,18 @@ def test_numbers_that_overflow_give_no_numpy_warnings_on_either_of_the_two_threa
 
 @linux
 @pytest.mark.parametrize("own", [{}, {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}], ids=["unset", "set"])
-def test_blas_is_told_to_take_one_thread_unless_the_user_has_told_it_otherwise(own, trained, tmp_path):
+def test_blas_is_told_to_take_one_thread_unless_the_user_has_told_it_otherwise(own, trained):
     plain = {name: value for name, value in ENVIRONMENT.items() if name not in THREADS}
-    process = begin("relu", *SMALL, "--epochs", 1000, "--train", trained.text, "--out", tmp_path, env={**plain, **own})
-    wait_until(process, lambda: iteration(tmp_path) > 0)
+    process = begin("relu", "--sample", 10**9, "--out", trained.folder, env={**plain, **own})
+    assert process.stdout.read(10)
     there = dict(line.split("=", 1) for line in Path(f"/proc/{process.pid}/environ").read_text().split("\0") if line)
     kill(process)
     assert {name: there.get(name) for name in THREADS} == {**dict.fromkeys(THREADS, "1"), **own}
 
 
 def test_what_is_printed_may_go_where_there_is_no_terminal_or_file_behind_it(trained, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["relu.py", "--out", str(trained.folder), "--sample", "30", "--seed", "1"])
-    output, errors = io.StringIO(), io.StringIO()  # as a notebook's, these are no io.TextIOWrapper
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        util.main("relu", relu.__doc__, relu.SETTINGS, relu.train, relu.evaluate_loss, relu.sample)
-    assert len(output.getvalue()) == 31 and "the network of epoch" in errors.getvalue()
+    output, errors = run(monkeypatch, "--out", trained.folder, "--sample", 30)
+    assert len(output) == 31 and "the network of epoch" in errors
 
 
 @posix
@@ -207,6 +217,14 @@ def test_a_temperature_near_0_takes_the_likeliest_character_whatever_the_seed_an
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         likeliest = relu.sample(*best_weights(trained), 50, 1e-5, np.random.default_rng(2))
         assert cold == "".join(likeliest) + "\n"
+
+
+def test_a_network_whose_states_grow_beyond_all_numbers_writes_as_many_characters_as_any_other(trained):
+    weights, vocabulary = best_weights(trained)
+    weights |= {"Wxh0": abs(weights["Wxh0"]), "Whh0": 9 * np.eye(8, dtype=np.float32)}
+    with np.errstate(all="ignore"):
+        text = "".join(relu.sample(weights, vocabulary, 200, 0.7, np.random.default_rng(1)))
+    assert len(text) == 200 and set(text) <= set(vocabulary)
 
 
 def test_characters_are_printed_as_they_are_drawn_and_sampling_ends_when_nobody_reads_any_more(trained):
@@ -290,7 +308,7 @@ def test_sizes_for_which_there_is_not_enough_memory_are_told_in_one_line(trained
     ("--quiet", ["--prime", "a b"], "--prime goes with --sample: --sample --prime 'a b'"),
     ("--quiet", ["--prime-file", "a"], "--prime-file goes with --sample"),
     ("--resume", ["--temperature", "0.5"], "--temperature goes with --sample: --sample --temperature 0.5"),
-], ids=" ".join)
+])
 def test_options_that_do_not_go_together_are_refused(mode, words, why):
     assert why in refusal(parse, relu, mode, *words)
 

@@ -16,7 +16,7 @@ import util
 from helpers import of
 
 MODELS = [tanh, relu, stirnn, nprnn]
-T, B, V, H, D = 7, 3, 5, 6, 3
+T, B, V, H, D = 5, 3, 4, 5, 3
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
 
 

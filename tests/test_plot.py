@@ -85,7 +85,7 @@ def test_a_redraw_updates_the_same_lines_and_shows_the_latest_figures(tmp_path):
 
 
 def test_a_texts_name_is_no_formula(tmp_path, capsys):
-    files = [write_run(tmp_path / f"{n}.csv", text="$_{$.txt", sha256=str(n)) for n in range(2)]
+    files = [write_run(tmp_path / f"{n}.csv", text=f"$_{{${n}.txt", sha256=str(n)) for n in range(2)]
     Grapher(files[0]).draw()
     assert capsys.readouterr().err == "" and (tmp_path / "0.png").exists()
     assert graph.compare(files, tmp_path, window=False) == 0  # of two texts, so that the legend names them
@@ -99,6 +99,7 @@ def test_redrawing_takes_less_than_a_hundredth_of_the_time(tmp_path, monkeypatch
         clock[0] += 0.5
         drawn.append(clock[0])
     monkeypatch.setattr(grapher, "refresh", slow_refresh)
+    monkeypatch.setattr(grapher.figure, "savefig", lambda *_, **__: None)
     for _ in range(10_000):
         grapher.update()
         clock[0] += 0.1
@@ -112,7 +113,7 @@ def test_behind_a_run_are_the_other_models_own_runs_and_else_references_on_the_s
     write_run(tmp_path / "tanh.csv", "tanh")
     write_run(tmp_path / "nprnn.csv", "nprnn", sha256="b" * 64)
     grapher = Grapher(write_run(tmp_path / "relu.csv"))
-    grapher.draw()
+    grapher.refresh()
     behind = labels(grapher.axes)[2:]
     assert behind == ["tanh", "relu (reference)", "nprnn (reference)"]
 
@@ -125,7 +126,7 @@ def spiky(epoch):
 @pytest.mark.parametrize("epochs", [2.0, 20.0])
 def test_neither_the_first_steep_fall_nor_spikes_flatten_the_axis(epochs, tmp_path):
     grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=epochs, loss=spiky))
-    grapher.draw()
+    grapher.refresh()
     assert grapher.axes.get_ylim()[1] < 4.2
     later = [epoch for epoch in np.linspace(0.5, epochs, 40) if epoch >= 0.1 * epochs]
     assert all(in_view(grapher.axes, epoch, falling(epoch)) for epoch in later)
@@ -135,7 +136,7 @@ def test_neither_the_first_steep_fall_nor_spikes_flatten_the_axis(epochs, tmp_pa
 @pytest.mark.parametrize("loss", [falling, lambda epoch: 3 + epoch], ids=["falling", "rising"])
 def test_the_latest_losses_are_always_in_view(epochs, loss, tmp_path):
     grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=epochs, loss=loss))
-    grapher.draw()
+    grapher.refresh()
     for line in grapher.train, grapher.validation:
         if len(line.get_xdata()) and line.get_xdata()[-1] >= 0.1 * epochs:
             assert in_view(grapher.axes, line.get_xdata()[-1], line.get_ydata()[-1])
@@ -194,7 +195,8 @@ def screen():
             pytest.skip(f"{program} is not installed")
     pytest.importorskip("tkinter", reason="this Python has no Tk")
     read, write = os.pipe()
-    server = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1000x700x24", "-nolisten", "tcp"],
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1000x700x24", "-nolisten", "tcp",
+                               "-noreset"],  # else it starts anew, and refuses a window meanwhile, when xdotool goes
                               pass_fds=[write], stderr=subprocess.DEVNULL)
     os.close(write)
     with os.fdopen(read) as number:
@@ -203,10 +205,10 @@ def screen():
     server.wait()
 
 
-def start_training(folder, display, *words):
+def start_training(folder, display, *words, **keywords):
     return begin("relu", "--train", ROOT / "data" / "play.txt", "--hidden-size", 32, "--depth", 1, "--epochs", 1000,
                  "--batch-size", 2, "--seq-size", 20, "--save-every", 100, "--out", folder, *words,
-                 env={**NO_DISPLAY, "DISPLAY": display})
+                 env={**NO_DISPLAY, "DISPLAY": display}, **keywords)
 
 
 def watch(csv, display=None, **environment):
@@ -218,8 +220,8 @@ def xdotool(display, *words):
     return subprocess.run(["xdotool", *words], env={**NO_DISPLAY, "DISPLAY": display}, capture_output=True, text=True)
 
 
-def windows(display):
-    return xdotool(display, "search", "--name", "relu: losses").stdout.split()
+def windows(display, model="relu"):
+    return set(xdotool(display, "search", "--onlyvisible", "--name", f"{model}: losses").stdout.split())
 
 
 def assert_it_goes_on(folder):
@@ -238,7 +240,7 @@ def interrupt(run):
 def test_a_window_follows_the_run_and_training_goes_on_when_it_is_resized_and_closed(screen, tmp_path):
     display, _ = screen
     run = start_training(tmp_path, display)
-    window = wait_for(lambda: windows(display))[0]
+    window, = wait_for(lambda: windows(display))
     assert graph.read_csv(tmp_path / "relu.csv")[1]["validation_loss"][0] > 0
     xdotool(display, "windowsize", window, "600", "400")
     if shutil.which("import"):
@@ -264,16 +266,19 @@ def test_training_goes_on_when_the_display_goes_away(screen, tmp_path):
     assert not interrupt(run) and (tmp_path / "relu.png").exists()
 
 
-def test_a_run_has_one_window_the_newest(screen, tmp_path):
+def test_a_window_outlives_its_training_and_ctrl_c_but_gives_way_to_a_newer_one_of_its_run(screen, tmp_path):
     display, _ = screen
-    csv = write_run(tmp_path / "relu.csv")
-    first = watch(csv, display)
-    wait_for(lambda: windows(display))
+    run = start_training(tmp_path, display, start_new_session=True)
+    first = wait_for(lambda: windows(display))
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    end(run, status=130)
     other = watch(write_run(tmp_path / "tanh.csv", "tanh"), display)
-    second = watch(csv, display)
-    end(first)
-    wait_for(lambda: windows(display))
-    assert second.poll() is None and other.poll() is None
+    wait_for(lambda: windows(display, "tanh"))
+    assert windows(display) == first
+    newer = watch(tmp_path / "relu.csv", display)
+    wait_for(lambda: windows(display) and not windows(display) & first)
+    time.sleep(1)  # twice as long as a window takes to notice a newer one
+    assert newer.poll() is None and other.poll() is None
 
 
 @pytest.mark.parametrize("environment, why", [({"MPLBACKEND": "Agg"}, "MPLBACKEND=Agg"), ({}, ":987"),
