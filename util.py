@@ -1,17 +1,20 @@
-"""What the four scripts share beside their networks: text, batches, two threads, the command line, a run's files."""
+"""What the four scripts share beside their networks: text, batches, two processes, the command line, a run's files."""
 
 import argparse
 import collections
 import contextlib
 import difflib
 import errno
+import functools
 import hashlib
 import http.client
 import io
 import itertools
 import json
 import math
+import multiprocessing
 import os
+import pickle
 import shlex
 import shutil
 import signal
@@ -20,7 +23,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -189,43 +191,67 @@ def load_text(options, on_play=False):
                 hashlib.sha256(f"{train}\0{validation}".encode()).hexdigest())
 
 
-# Two threads -----------------------------------------------------------------------------------------------------
+# Two processes ---------------------------------------------------------------------------------------------------
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_halves(forward_backward, weights, inputs, targets, states, masks, *settings):
-    """Return forward_backward's result, computed with each half of the sequences on a thread of its own.
+    """Return forward_backward's result; the second half of the sequences is computed by a process of its own.
 
     Losses and gradients are means over the sequences, states (D, B, H) are put together. The halves depend on the
     sizes alone, so that results are the same to the last bit on any number of cores. Small networks are not shared
-    out: NumPy computes outside Python's lock, but their steps are so short that the threads would wait for it.
+    out: handing over takes longer than it saves. Two threads would do if the steps were not so short: they would
+    mostly wait for Python's lock.
     """
     _, B, H = states.shape
-    if B == 1 or H < 192:
+    if B == 1 or H < 64:
         return forward_backward(weights, inputs, targets, states, masks, *settings)
-
-    def half(part):
-        with np.errstate(all="ignore"):  # each thread has its own
-            return forward_backward(weights, inputs[:, part], targets[:, part], states[:, part], masks[:, :, part],
-                                    *settings)
-
-    with ThreadPoolExecutor(min(2, CORES)) as pool:
-        first, second = pool.map(half, (slice(B // 2), slice(B // 2, B)))
+    halves = [(weights, inputs[:, part], targets[:, part], states[:, part], masks[:, :, part], *settings)
+              for part in (slice(B // 2), slice(B // 2, B))]
+    second = None
+    with contextlib.suppress(EOFError, OSError, pickle.PicklingError):  # it was ended, or finds no script (a debugger)
+        if CORES > 1:
+            second_process().send((forward_backward, halves[1]))
+            first = forward_backward(*halves[0])
+            second = second_process().recv()
+    if second is None:
+        first, second = (forward_backward(*half) for half in halves)
     share = B // 2 / B
     means = [share * a + (1 - share) * b for a, b in zip(first[:-2], second[:-2])]
     grads = {name: share * grad + (1 - share) * second[-2][name] for name, grad in first[-2].items()}
     return *means, grads, np.concatenate([first[-1], second[-1]], axis=1)
 
 
-def keep_blas_to_one_thread():
-    """Start the program anew with NumPy's BLAS on one thread, which can be told only before NumPy is loaded.
+@functools.cache
+def second_process():
+    """Return the connection to a process that calls what it is sent; the first call starts it."""
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")  # inherits no lock, and is the same on every system
+    context.Process(target=call_what_comes, args=(theirs,), daemon=True).start()
+    theirs.close()
+    return ours
 
-    BLAS could share out a product too, but its threads wait for each other by spinning: when another process needs a
-    core (a second training, say), an update takes ten times as long. The threads of in_halves() sleep.
+
+def call_what_comes(connection):
+    """Call the functions that come, with their arguments, and send back what they return, until nothing comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process
+    with contextlib.suppress(EOFError, OSError, MemoryError), np.errstate(all="ignore"):
+        while True:
+            function, arguments = connection.recv()
+            connection.send(function(*arguments))
+
+
+def set_up_processor():
+    """Start the program anew with what NumPy reads from the environment only while it is loaded.
+
+    Its BLAS is to use one thread: more wait for each other by spinning, and when another process needs a core (a
+    second training, say), an update takes ten times as long. And glibc is to keep the memory of arrays that are gone:
+    to have it back page by page took a sixth of an update.
     """
     names = [f"{library}_NUM_THREADS" for library in ("OPENBLAS", "MKL", "OMP")] + ["VECLIB_MAXIMUM_THREADS"]
-    wanted = {**dict.fromkeys(names, "1"), **os.environ}
+    keep = dict.fromkeys(["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"], str(2**30))
+    wanted = {**dict.fromkeys(names, "1"), **keep, **os.environ}
     flags = sys.orig_argv[1:-len(sys.argv)]
     if wanted == os.environ or sys.orig_argv[-len(sys.argv):] != sys.argv or not all(f[0] == "-" for f in flags):
         return  # it is as it should be, or this is no plain 'python relu.py ...': a debugger, a notebook
@@ -312,7 +338,7 @@ def option(name, *values):
 
 def main(model, description, settings, train, evaluate_loss, sample):
     """Do what the command line asks of a script: train its network, or sample from the saved one, or evaluate it."""
-    keep_blas_to_one_thread()
+    set_up_processor()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C outside training ends the program without a traceback
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):

@@ -149,7 +149,7 @@ def test_on_a_terminal_the_progress_line_stays_within_its_width_and_samples_begi
     assert sum(len(sample.strip("\n")) >= 199 for sample in samples) >= 13
 
 
-def test_numbers_that_overflow_give_no_numpy_warnings_on_either_of_the_two_threads():
+def test_numbers_that_overflow_give_no_numpy_warnings_in_either_of_the_two_processes():
     rng = np.random.default_rng(1)
     weights = {name: array * np.float32(1e25) for name, array in relu.init_weights(5, 256, 1, rng).items()}
     characters = rng.integers(0, 5, (2, 4))

@@ -1,8 +1,10 @@
 """Every gradient of every model against central differences in float64, whole and from two halves of the sequences."""
 
-import contextlib
 import functools
-import threading
+import multiprocessing
+import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,17 +166,33 @@ def test_not_a_bit_of_the_result_depends_on_the_number_of_cores(model, batch, mo
     assert results[0] == results[1] == results[2]
 
 
-@pytest.mark.parametrize("batch, H, cores, side_by_side", [(10, 200, 2, True), (10, 200, 1, False), (1, 200, 2, False),
-                                                           (10, 8, 2, False)])
-def test_the_halves_are_computed_side_by_side_where_there_are_two_cores_and_the_network_is_no_small_one(
-        batch, H, cores, side_by_side, monkeypatch):
-    meeting, met = threading.Barrier(2), []
+def meet(weights, inputs, targets, states, masks, folder, patience):
+    """Wait for another process that computes too, and return its own number, in the place of the loss and states."""
+    Path(folder, str(os.getpid())).touch()
+    end = time.monotonic() + patience
+    while len(os.listdir(folder)) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    return len(os.listdir(folder)), {}, np.full_like(states, os.getpid(), np.int64)
 
-    def recorded(*arguments):
-        with contextlib.suppress(threading.BrokenBarrierError):  # each waits for the other to begin
-            meeting.wait(timeout=20 if side_by_side else 0.5)
-            met.append(threading.get_ident())
-        return relu.forward_backward(*arguments)
+
+@pytest.mark.parametrize("batch, H, cores, processes", [(10, 64, 2, 2), (10, 64, 1, 1), (1, 64, 2, 1), (10, 63, 2, 1)])
+def test_the_halves_are_computed_side_by_side_where_there_are_two_cores_and_the_network_is_no_small_one(
+        batch, H, cores, processes, monkeypatch, tmp_path):
     monkeypatch.setattr(util, "CORES", cores)
-    util.in_halves(recorded, *problem(relu, B=batch, H=H, D=1))
-    assert len(set(met)) == 2 * side_by_side
+    case = problem(relu, B=batch, H=H, D=1)
+    there, _, states = util.in_halves(meet, *case, tmp_path, 20 if processes == 2 else 0.1)
+    assert there == processes and set(states[:, :batch // 2].ravel()) <= {os.getpid()}
+    assert len(set(states[:, batch // 2:].ravel()) - {os.getpid()}) == processes - 1
+
+
+def test_nothing_is_lost_when_somebody_ends_the_second_process(monkeypatch):
+    monkeypatch.setattr(util, "CORES", 2)
+    case = problem(relu, V=65, H=200, D=2)
+    before = in_halves(relu, case)
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+    after = in_halves(relu, case)
+    util.second_process.cache_clear()
+    assert {name: array.tobytes() for name, array in before.items()} == \
+        {name: array.tobytes() for name, array in after.items()}

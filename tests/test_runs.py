@@ -5,6 +5,7 @@ Everything is done to real runs of tiny networks, most of them in processes of t
 
 import contextlib
 import itertools
+import math
 import os
 import pickle
 import re
@@ -150,6 +151,29 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_the_checkpoint_is_whole(text, 
     output, _ = process.communicate()
     assert process.returncode == -signal.SIGINT and "Stopped" not in output
     assert saved(tmp_path / "relu.npz")["iteration"] >= 20
+
+
+@linux
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_the_second_process_ends_with_the_first_and_costs_it_nothing_if_both_get_the_signal(
+        number, status, text, tmp_path):
+    words = [*TINY, "--train", text, "--out", tmp_path, "--hidden-size", 64, "--epochs", 1000]
+    process = begin("relu", *words, start_new_session=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(process, lambda: iteration(tmp_path) >= 20)
+    pids = [int(word) for word in children.read_text().split()]
+    assert util.CORES == 1 or pids
+    if number == signal.SIGKILL:
+        process.kill()
+    else:
+        os.killpg(process.pid, number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == status and errors == ""
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    train(relu, *RESUME, tmp_path, "--epochs", math.ceil((iteration(tmp_path) + 1) / PER_EPOCH))
 
 
 def test_a_signal_in_the_last_update_changes_nothing(short, tmp_path, at_update, capsys):
