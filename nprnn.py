@@ -18,7 +18,10 @@ N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). Along its fi
 unchanged, along all others it fades, and nothing can grow.
 """
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
 
 import util
 from graph import Grapher

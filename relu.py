@@ -16,7 +16,10 @@ The gradient of a matrix is the sum over t of its input' times the gradient of i
 The recurrent matrices start as Xavier's Gaussians (Glorot, Bengio 2010): variance 1/N keeps the size of a state.
 """
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
 
 import util
 from graph import Grapher

@@ -19,7 +19,10 @@ unchanged. To keep it in bounds later, the norm stabiliser (Krueger, Memisevic 2
     penalty = beta * sum over d of mean over t and sequences of (||h[d](t)|| - ||h[d](t-1)||)^2
 """
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
 
 import util
 from graph import Grapher

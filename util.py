@@ -8,6 +8,7 @@ import errno
 import functools
 import hashlib
 import http.client
+import importlib.util
 import io
 import itertools
 import json
@@ -351,6 +352,8 @@ def main(model, description, settings, train, evaluate_loss, sample):
             elif options.evaluate is not None:
                 print_evaluation(model, options, evaluate_loss)
             else:
+                if importlib.util.find_spec("matplotlib") is None:
+                    fail("Matplotlib is missing here; type: pip install -r requirements.txt")
                 if options.quiet:
                     sys.stdout = open(os.devnull, "w", errors="replace")
                 train(options)
@@ -363,7 +366,7 @@ def print_sample(model, options, sample):
     prime = options.prime or ""
     if options.prime_file is not None:
         prime += read_text(options.prime_file, "--prime-file")
-    weights, meta = load_network(model, options)
+    weights, meta = load_network(model, options.given.get("out"), options.quiet)
     unknown = sorted(set(prime) - set(meta["vocabulary"]))
     if unknown:
         fail(f"the prime has {', '.join(map(repr, unknown))}, which the text of this network does not contain")
@@ -376,7 +379,7 @@ def print_sample(model, options, sample):
 
 def print_evaluation(model, options, evaluate_loss):
     """Print the loss of a text under the saved network."""
-    weights, meta = load_network(model, options)
+    weights, meta = load_network(model, options.given.get("out"), options.quiet)
     text = read_text(options.evaluate, "--evaluate")
     vocabulary = meta["vocabulary"]
     unknown = collections.Counter(character for character in text if character not in vocabulary)
@@ -393,10 +396,11 @@ def print_evaluation(model, options, evaluate_loss):
 
 # Saved networks --------------------------------------------------------------------------------------------------
 
-def read_checkpoint(path, model):
+def read_checkpoint(path, model, alone=False):
     """Return what is in a checkpoint: meta (a dict) and arrays by name ('weights/Whh0', 'caches/Whh0', ...).
 
-    Nothing in the file is executed. Raises OSError, or ValueError or an error of another layer if it is not whole.
+    alone: it is of a network that comes with the project, the best weights only, in float16. Nothing in the file is
+    executed. Raises OSError, or ValueError or an error of another layer if it is not whole.
     """
     with np.load(path, allow_pickle=False) as file:
         damaged = file.zip.testzip()  # where a damaged header makes an array shorter, NumPy checks no checksum
@@ -406,17 +410,20 @@ def read_checkpoint(path, model):
     meta = json.loads(str(arrays.pop("meta")))
     if (meta["version"], meta["model"]) != (VERSION, model):
         raise ValueError(f"it is of {meta['model']}.py, version {meta['version']}, not {model}.py, {VERSION}")
-    if len(meta["rngs"]) != 2:
-        raise ValueError("the state of a random generator is missing")
     V, H, D = len(meta["vocabulary"]), meta["settings"]["hidden_size"], meta["settings"]["depth"]
     weights = {"Why": (H, V), "by": (V,)}
     for d in range(D):
         weights.update({f"Wxh{d}": (H if d else V, H), f"Whh{d}": (H, H), f"bh{d}": (H,)})
-    shapes = {f"{kind}/{name}": shape for kind in ("weights", "caches", "best") for name, shape in weights.items()}
-    shapes.update({"states": (D, meta["settings"]["batch_size"], H), "losses": (min(meta["iteration"], LAST_LOSSES),),
-                   "history": (len(arrays["history"]), len(COLUMNS))})
+    kinds = ["best"] if alone else ["weights", "caches", "best"]
+    shapes = {f"{kind}/{name}": shape for kind in kinds for name, shape in weights.items()}
+    if not alone:
+        if len(meta["rngs"]) != 2:
+            raise ValueError("the state of a random generator is missing")
+        shapes.update({"states": (D, meta["settings"]["batch_size"], H),
+                       "losses": (min(meta["iteration"], LAST_LOSSES),),
+                       "history": (len(arrays["history"]), len(COLUMNS))})
     for name in shapes.keys() | arrays.keys():
-        dtype = np.float64 if name in ("losses", "history") else np.float32
+        dtype = np.float64 if name in ("losses", "history") else np.float16 if alone else np.float32
         if arrays[name].shape != shapes[name] or arrays[name].dtype != dtype:
             raise ValueError(f"{name} has shape {arrays[name].shape} and type {arrays[name].dtype}")
         if name != "history" and not np.isfinite(arrays[name]).all():
@@ -424,23 +431,31 @@ def read_checkpoint(path, model):
     return meta, arrays
 
 
-def load_checkpoint(path, model):
+def load_checkpoint(path, model, alone=False):
     """Return meta and arrays of read_checkpoint(); ends the program if the file is not a whole checkpoint."""
     try:
-        return read_checkpoint(path, model)
+        return read_checkpoint(path, model, alone)
     except (FileNotFoundError, NotADirectoryError):
         fail(f"there is no saved network {path}; train one first: {command(model, path.parent)}")
     except Exception as error:  # a damaged file can fail in any layer: zip, deflate, array header, JSON, our own keys
         fail(f"{path} is no checkpoint to go on from: {' '.join(str(error).split()) or type(error).__name__}")
 
 
-def load_network(model, options):
-    """Return weights and meta of the network of the run's lowest validation loss; says which it is."""
-    path = Path(options.out) / f"{model}.npz"
-    meta, arrays = load_checkpoint(path, model)
-    if not options.quiet:
+def load_network(model, folder=None, quiet=False):
+    """Return weights and meta of a run's network of the lowest validation loss; says which it is, unless quiet.
+
+    Without a folder it is that of the run in runs/ or, if there is none, the one that comes with the project.
+    """
+    path = Path(folder or "runs") / f"{model}.npz"
+    if folder is None and not path.exists() and (DATA / path.name).exists():
+        path = DATA / path.name
+    alone = path.parent == DATA
+    meta, arrays = load_checkpoint(path, model, alone)
+    if not quiet:
         warn(f"{path}: the network of epoch {meta['best_epoch']:.4g}, validation loss {meta['best_loss']:.4f}")
-    return part(arrays, "best"), meta
+        if alone:
+            warn(f"It comes with the project, trained on {meta['text_name']}; train your own: python {model}.py")
+    return {name: array.astype(np.float32) for name, array in part(arrays, "best").items()}, meta
 
 
 def part(arrays, kind):

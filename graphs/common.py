@@ -1,4 +1,4 @@
-"""What the figures of this folder share: the command line, the networks they show, and files to draw from alone."""
+"""What the figures of this folder share: the command line, the networks they show, text on tints, files."""
 
 import argparse
 import io
@@ -10,34 +10,44 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+import nprnn
+import relu
+import stirnn
+import tanh
 import util
 
 GRAPHS = Path(__file__).resolve().parent
-TEXTS = util.DATA / "shakespear_val.txt", util.PLAY  # to read if nothing else is given: the first that is there
-OPTIONS = {  # of both figures: value, what it stands for, what it is
-    "runs": (Path("runs"), "DIR", "folder of the trained networks"),
-    "out": (Path("runs"), "DIR", "folder to write the figure and its CSV file to"),
-    "text": (None, "FILE", "UTF-8 text that the networks read (default data/shakespear_val.txt, or data/play.txt where "
-                           "that has not been downloaded)"),
+MODELS = {model.MODEL: model for model in (tanh, relu, stirnn, nprnn)}
+COLUMNS = 80  # of a text on tints
+OPTIONS = {  # of all figures: its type, value, what it stands for, what it is
+    "runs": (Path, None, "DIR", "folder of one's own trained networks (default: those that come with the project)"),
+    "out": (Path, Path("runs"), "DIR", "folder to write the figure and its CSV file to"),
+    "text": (Path, util.PLAY, "FILE", "UTF-8 text that the networks read"),
 }
 
 
-def main(name, description, header, keys, size, measure, draw, options=()):
+def main(description, figures, options=()):
     """Measure networks into a CSV file and draw it, as the command line says.
 
-    measure(options) returns what is said of the networks, a dict, and the curves {key: rows of numbers};
-    draw(figure, about, curves) draws them into a figure of that size in inches. A row of the file is a key, which is
-    one of the keys, and numbers; the header names its columns. options go with OPTIONS.
+    figures are, by the name of their files, (header, keys, size, measure, draw): the one of the module's name, and
+    perhaps one more, which --on-text asks for. measure(options) returns what is said of the networks, a dict, and the
+    curves {key: rows of numbers}; draw(figure, about, curves) draws them into a figure of that size in inches. A row of
+    the file is a key, which is one of the keys, and numbers; the header names its columns. options go with OPTIONS.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
+    name, *others = figures
     parser = argparse.ArgumentParser(prog=f"python -m graphs.{name}", description=description.splitlines()[0])
-    for option, (value, what, text) in {**OPTIONS, **dict(options)}.items():
+    for option, (kind, value, what, text) in {**OPTIONS, **dict(options)}.items():
         text += "" if value is None else f" (default {value})"
-        parser.add_argument(f"--{option}", type=Path, default=value, metavar=what, help=text)
-    parser.add_argument("--redraw", action="store_true", help=f"measure nothing: draw from graphs/{name}.csv alone")
+        parser.add_argument(f"--{option}", type=kind, default=value, metavar=what, help=text)
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: draw from the file in graphs/ alone")
+    if others:
+        parser.add_argument("--on-text", action="store_true", help="show it on a passage of text")
     parser.error = util.fail
     options = parser.parse_args()
-    options.text = options.text or next(path for path in TEXTS if path.exists() or path == TEXTS[-1])
+    if others and options.on_text:
+        name, = others
+    header, keys, size, measure, draw = figures[name]
     source, target = GRAPHS / f"{name}.csv", options.out / f"{name}.csv"
     try:
         if not options.redraw:
@@ -53,31 +63,29 @@ def main(name, description, header, keys, size, measure, draw, options=()):
     util.say(f"Drawn: {target.with_suffix('.png')}, from {source}")
 
 
-# Networks --------------------------------------------------------------------------------------------------------
+# Networks and what they read -------------------------------------------------------------------------------------
 
-def load(folder, model, *words):
-    """Return weights and meta of the lowest validation loss of a run, which these words on its command line make."""
-    path = folder / f"{model}.npz"
-    if not path.exists():
-        util.fail(f"there is no saved network {path}; train one first: {util.command(model, folder, *words)}")
-    meta, arrays = util.load_checkpoint(path, model)
-    util.say(f"{path}: the network of epoch {meta['best_epoch']:.4g}, validation loss {meta['best_loss']:.4f}")
-    return util.part(arrays, "best"), meta
+def load_networks(folder):
+    """Return (weights, meta), by model, of all saved networks in a folder, or of those that come with the project."""
+    models = [name for name in MODELS if folder is None or (folder / f"{name}.npz").exists()]
+    if not models:
+        util.fail(f"there is no saved network in {folder}; train one first: {util.command('relu', folder)}")
+    return {name: util.load_network(name, folder or util.DATA) for name in models}
 
 
-def read_known(path, metas, needed):
+def read_known(path, networks, needed):
     """Return a text without the characters that one of the networks does not know; ends the program if it is short."""
-    known = set.intersection(*(set(meta["vocabulary"]) for meta in metas))
+    known = set.intersection(*(set(meta["vocabulary"]) for _, meta in networks.values()))
     text = "".join(character for character in util.read_text(path, "--text") if character in known)
     if len(text) < needed:
         util.fail(f"{path} has {len(text):,} characters that the networks know, and it takes {needed:,}")
     return text
 
 
-def describe(text, metas):
+def describe(text, networks):
     """Return what the file of a figure says of its networks, by name: the text that they read, epochs, horizons."""
-    return {"text": text.name, "epochs": {name: meta["best_epoch"] for name, meta in metas.items()},
-            "horizons": sorted({meta["settings"]["seq_size"] for meta in metas.values()})}
+    return {"text": text.name, "epochs": {name: meta["best_epoch"] for name, (_, meta) in networks.items()},
+            "horizons": sorted({meta["settings"]["seq_size"] for _, meta in networks.values()})}
 
 
 def epoch(about, name):
@@ -85,6 +93,8 @@ def epoch(about, name):
     epochs = about.get("epochs", {})
     return f", epoch {epochs[name]:.4g}" if name in epochs else ""
 
+
+# Drawing ---------------------------------------------------------------------------------------------------------
 
 def finish(axes, about, note=None):
     """Add to the axes what all have: a grid, and lines at the steps of back-propagation with a note at that height."""
@@ -95,6 +105,36 @@ def finish(axes, about, note=None):
         if note is not None:
             axes.annotate("training horizon", (horizon, note), (4, 4 - 8 * note), xycoords=axes.get_xaxis_transform(),
                           textcoords="offset points", va="top" if note else "bottom", fontsize=9, color="#555555")
+
+
+def lay_out(text):
+    """Return the row and column of each character of a text, newlines included; longer lines go on in the next row."""
+    row, column, places = 0, 0, []
+    for character in text:
+        places.append((row, column))
+        column += 1
+        if character == "\n" or column == COLUMNS:
+            row, column = row + 1, 0
+    return np.array(places)
+
+
+def size(text, panels):
+    """Return the size in inches of a figure that shows a text in some panels, one below the other."""
+    rows, columns = lay_out(text).max(axis=0) + 1
+    return max(0.11 * columns + 0.1, 5), (0.17 * rows + 0.35) * panels
+
+
+def draw_text(axes, text, values, colors="RdBu_r"):
+    """Draw a text on tints: values (N,) from -1 to 1, one a character; a newline is shown too."""
+    places = lay_out(text)
+    tints = np.full(places.max(axis=0) + 1, np.nan)
+    tints[tuple(places.T)] = values
+    axes.imshow(tints, cmap=colors, vmin=-1, vmax=1, aspect="auto", interpolation="nearest", alpha=0.8)
+    for (row, column), character in zip(places, text):
+        axes.text(column, row, "↵" if character == "\n" else character, family="DejaVu Sans Mono", fontsize=10,
+                  ha="center", va="center_baseline", color="#bbbbbb" if character == "\n" else "black",
+                  parse_math=False)
+    axes.set_axis_off()
 
 
 # Files -----------------------------------------------------------------------------------------------------------

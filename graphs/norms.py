@@ -1,9 +1,9 @@
 """What the norm stabiliser is worth: two IRNNs, trained with and without it, read far beyond their training horizon.
 
-    python stirnn.py --epochs 20
-    python stirnn.py --epochs 20 --beta 0 --out runs/plain
-    python -m graphs.norms             measure the two into runs/norms.csv, and draw runs/norms.png
-    python -m graphs.norms --redraw    draw runs/norms.png from graphs/norms.csv, the published measurements
+    python stirnn.py --beta 0 --out runs/plain
+    python -m graphs.norms --plain runs/plain    measure it and the project's network; draw runs/norms.png
+    python -m graphs.norms                       the same, with what graphs/norms.csv has of the one without
+    python -m graphs.norms --redraw              draw from graphs/norms.csv, the published measurements
 
 Training sees 100 steps at a time. Here a network reads one stream of 10,100 characters, and nothing holds it but what
 its penalty has taught it: to keep the norms of the hidden states where they are (Krueger, Memisevic 2016).
@@ -59,22 +59,23 @@ def thin(norms, nats):
 
 
 def measure(options):
-    """Return what is said of the two networks, and their curves."""
-    weights, metas, curves = {}, {}, {}
-    weights["stabilised"], metas["stabilised"] = common.load(options.runs, "stirnn")
-    weights["plain"], metas["plain"] = common.load(options.plain, "stirnn", "--beta", "0")
-    settings = {name: {**meta["settings"], "text": meta["sha256"]} for name, meta in metas.items()}
-    if not settings["stabilised"]["beta"] > settings["plain"]["beta"] == 0:
-        util.fail(f"it takes a network with the stabiliser in {options.runs}, and one with --beta 0 in {options.plain}")
-    other = [name for name in settings["plain"]
-             if name != "beta" and settings["plain"][name] != settings["stabilised"][name]]
-    if other:
-        util.warn(f"Beware: not only their beta is different, but {', '.join(other)} too")
-    text = common.read_known(options.text, metas.values(), STEPS + 1)[:STEPS + 1]
-    for name, meta in metas.items():
+    """Return what is said of the two networks, and their curves; the published one of that which is not given."""
+    about, curves = common.read_csv(common.GRAPHS / "norms.csv", HEADER, KEYS)
+    networks = {"stabilised": util.load_network("stirnn", options.runs or util.DATA)}
+    if options.plain:
+        networks["plain"] = util.load_network("stirnn", options.plain)
+        settings = {name: {**meta["settings"], "text": meta["sha256"]} for name, (_, meta) in networks.items()}
+        other = [name for name, value in settings["stabilised"].items() if value != settings["plain"][name]]
+        if settings["plain"]["beta"] != 0 or "beta" not in other:
+            util.fail(f"{options.plain} is to have a network that was trained with --beta 0, and the other one not")
+        if other != ["beta"]:
+            util.warn(f"Beware: not only their beta is different, but {', '.join(sorted({*other} - {'beta'}))} too")
+    text = common.read_known(options.text, networks, STEPS + 1)[:STEPS + 1]
+    for name, (weights, meta) in networks.items():
         indices = util.encode(text, meta["vocabulary"])
-        curves[name] = thin(*read_stream(weights[name], indices[:-1], indices[1:]))
-    return common.describe(options.text, metas), curves
+        curves[name] = thin(*read_stream(weights, indices[:-1], indices[1:]))
+    news = common.describe(options.text, networks)
+    return {**news, "epochs": {**about["epochs"], **news["epochs"]}}, curves
 
 
 def draw(figure, about, curves):
@@ -102,5 +103,5 @@ def draw(figure, about, curves):
 
 
 if __name__ == "__main__":
-    common.main("norms", __doc__, HEADER, KEYS, (10, 4.2), measure, draw,
-                {"plain": (Path("runs") / "plain", "DIR", "folder of the network without the stabiliser")})
+    common.main(__doc__, {"norms": (HEADER, KEYS, (10, 4.2), measure, draw)},
+                {"plain": (Path, None, "DIR", "folder of a network trained without the stabiliser (--beta 0)")})

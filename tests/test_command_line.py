@@ -173,6 +173,20 @@ def test_blas_is_told_to_take_one_thread_unless_the_user_has_told_it_otherwise(o
     assert {name: there.get(name) for name in THREADS} == {**dict.fromkeys(THREADS, "1"), **own}
 
 
+@pytest.mark.parametrize("script", ["tanh", "relu", "stirnn", "nprnn", "graph"])
+def test_where_numpy_is_missing_a_line_says_what_to_type(script, tmp_path):
+    (tmp_path / "numpy.py").write_text("raise ImportError")  # comes first on the path
+    _, errors = do(script, status=1, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)})
+    assert ".venv/bin/activate" in errors and errors.count("\n") == 1
+
+
+def test_where_matplotlib_is_missing_a_line_says_what_to_type_before_anything_is_done(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(sys, "argv", ["relu.py", "--out", str(tmp_path / "runs")])
+    line = refusal(util.main, "relu", relu.__doc__, relu.SETTINGS, relu.train, relu.evaluate_loss, relu.sample)
+    assert "pip install -r requirements.txt" in line and not (tmp_path / "runs").exists()
+
+
 def test_what_is_printed_may_go_where_there_is_no_terminal_or_file_behind_it(trained, monkeypatch):
     output, errors = run(monkeypatch, "--out", trained.folder, "--sample", 30)
     assert len(output) == 31 and "the network of epoch" in errors
