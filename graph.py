@@ -60,6 +60,20 @@ def curve(columns, name):
     return columns["epoch"][there], columns[name][there]
 
 
+def validation(columns):
+    """Return epochs and validation losses."""
+    return curve(columns, "validation_loss")
+
+
+def over_an_epoch(columns):
+    """Return epochs and training losses, each the median of the epoch before: a spike or noise is not the trend.
+
+    In the first epochs, where the loss falls fast, it is that of a quarter of what has passed.
+    """
+    epochs, losses = curve(columns, "train_loss")
+    return epochs, np.array([np.median(losses[(epochs > end - min(1, end / 4)) & (epochs <= end)]) for end in epochs])
+
+
 def new_axes(figure, **words):
     """Return the axes of a figure of losses."""
     axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)", **words)
@@ -93,7 +107,8 @@ class Grapher:
         self.csv, self.window, self.warn = Path(csv), window, warn
         self.figure = figure or Figure((8, 5), layout="constrained")
         self.axes = new_axes(self.figure)
-        self.train, = self.axes.plot([], [], linewidth=1.6, zorder=3)
+        self.noise, = self.axes.plot([], [], linewidth=0.8, alpha=0.3)  # the training loss as it is
+        self.train, = self.axes.plot([], [], linewidth=1.6, zorder=3)  # and its trend
         self.validation, = self.axes.plot([], [], color="#222222", marker=".", linewidth=1.2, zorder=3)
         self.others = None  # the curves behind, not yet looked for
         self.view = None  # the limits that were set last: if they are others now, the user has chosen a view
@@ -105,12 +120,13 @@ class Grapher:
         if self.others is None:
             self.others = [self.axes.plot(*curve(other, "validation_loss"), color=COLORS[model], alpha=0.4,
                                           linewidth=1, label=label) for model, label, other in self.behind(about)]
-        self.train.set_color(COLORS.get(about["model"], OTHER_COLORS[0]))
-        curves = []
-        for line, name in (self.train, "train"), (self.validation, "validation"):
-            curves.append(curve(columns, f"{name}_loss"))
-            line.set_data(*curves[-1])
-            line.set_label(f"{name} {curves[-1][1][-1]:.3f}" if len(curves[-1][1]) else f"{name} -")
+        for line in self.noise, self.train:
+            line.set_color(COLORS.get(about["model"], OTHER_COLORS[0]))
+        self.noise.set_data(*curve(columns, "train_loss"))
+        curves = over_an_epoch(columns), validation(columns)
+        for line, name, (epochs, losses) in zip((self.train, self.validation), ("train", "validation"), curves):
+            line.set_data(epochs, losses)
+            line.set_label(f"{name} {losses[-1]:.3f}" if len(losses) else f"{name} -")
         if self.view in (None, (self.axes.get_xlim(), self.axes.get_ylim())):
             fit(self.axes, curves)
             self.view = self.axes.get_xlim(), self.axes.get_ylim()
@@ -278,17 +294,6 @@ def read_groups(files, only_own_text):
         times = f" ×{len(group)}" if len(group) > 1 else ""
         labelled[name.replace(" (", f"{times} (") if "(" in name else name + times] = group
     return labelled, len(runs) == len(files)
-
-
-def over_an_epoch(columns):
-    """Return epochs and training losses, each the median of the epoch before: a spike or noise is not the trend."""
-    epochs, losses = curve(columns, "train_loss")
-    return epochs, np.array([np.median(losses[(epochs > end - 1) & (epochs <= end)]) for end in epochs])
-
-
-def validation(columns):
-    """Return epochs and validation losses."""
-    return curve(columns, "validation_loss")
 
 
 def draw_curves(figure, title, groups, of):

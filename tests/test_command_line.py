@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import relu
 import stirnn
 import tanh
 import util
+from graphs import publish
 from helpers import ENVIRONMENT, ROOT, begin, change, do, kill, linux, named, parse, posix, read_losses, refusal, start
 
 SMALL = ["--hidden-size", "8", "--depth", "1", "--epochs", "1", "--batch-size", "4", "--seq-size", "10", "--no-window"]
@@ -185,6 +187,22 @@ def test_where_matplotlib_is_missing_a_line_says_what_to_type_before_anything_is
     monkeypatch.setattr(sys, "argv", ["relu.py", "--out", str(tmp_path / "runs")])
     line = refusal(util.main, "relu", relu.__doc__, relu.SETTINGS, relu.train, relu.evaluate_loss, relu.sample)
     assert "pip install -r requirements.txt" in line and not (tmp_path / "runs").exists()
+
+
+def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_of_ones_own(
+        trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(util, "DATA", tmp_path / "data")
+    util.write_file(tmp_path / "data" / "relu.npz", publish.network(trained.folder / "relu.npz", "relu"))
+    output, errors = run(monkeypatch, "--sample", 30, "--seed", 1)
+    assert len(output) == 31 and str(tmp_path / "data") in errors
+    assert "comes with the project, trained on" in errors and "train your own: python relu.py" in errors
+    assert "loss" in run(monkeypatch, "--evaluate", trained.text)[1]
+    assert "there is no saved network" in refusal(util.load_network, "relu", "elsewhere")
+    (tmp_path / "runs").mkdir()
+    shutil.copy(trained.folder / "relu.npz", tmp_path / "runs")
+    _, errors = run(monkeypatch, "--sample", 30)
+    assert errors.startswith(str(Path("runs", "relu.npz"))) and "comes with" not in errors
 
 
 def test_what_is_printed_may_go_where_there_is_no_terminal_or_file_behind_it(trained, monkeypatch):

@@ -1,0 +1,65 @@
+"""Make the project's own curves and networks from runs: for each model the same runs, each with a seed of its own.
+
+    python relu.py --seed 1 --out seed1       and so on: the four models, seeds 1, 2 and 3
+    python -m graphs.publish seed1 seed2 seed3
+
+writes graphs/MODEL.1.csv and so on, the losses, with fewer rows where a file would be large; and data/MODEL.npz, the
+best network of the run whose final validation loss is the middle one, its weights in float16.
+"""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import util
+from graph import COLORS, REFERENCE, read_csv, validation
+
+LARGEST = 60_000  # bytes of a file of losses
+
+
+def thin(content):
+    """Return the content of a file of losses without every second row, third, ...; rows with a validation stay."""
+    about, names, *rows = content.splitlines(keepends=True)
+    kept, every, column = rows, 1, util.COLUMNS.index("validation_loss")
+    while sum(map(len, kept)) > LARGEST - 1000:
+        every += 1
+        kept = [row for i, row in enumerate(rows) if i % every == 0 or row.split(",")[column]]
+    return "".join([about, names, *kept])
+
+
+def network(path, model):
+    """Return the content of a file with the best network of a checkpoint alone, in float16."""
+    meta, arrays = util.load_checkpoint(path, model)
+    meta = {name: meta[name] for name in ("version", "model", "vocabulary", "settings", "text_name", "sha256",
+                                          "best_loss", "best_epoch")}
+    content = io.BytesIO()
+    weights = {f"best/{name}": array.astype(np.float16) for name, array in util.part(arrays, "best").items()}
+    np.savez_compressed(content, meta=json.dumps(meta), **weights)
+    return content.getvalue()
+
+
+def publish(folders):
+    """Write the project's curves and networks from the runs in folders."""
+    for model in COLORS:
+        runs = {}  # by final loss
+        for number, folder in enumerate(folders, start=1):
+            path = folder / f"{model}.csv"
+            if not path.exists():
+                continue
+            about, columns = read_csv(path)
+            if columns["epoch"][-1] < about["epochs"]:
+                util.say(f"{path} has not ended yet")
+                continue
+            runs[validation(columns)[1][-1]] = path
+            util.write_file(REFERENCE / f"{model}.{number}.csv", thin(path.read_text(encoding="utf-8")).encode())
+        if runs:
+            middle = runs[sorted(runs)[(len(runs) - 1) // 2]]
+            util.write_file(util.DATA / f"{model}.npz", network(middle.with_suffix(".npz"), model))
+            util.say(f"{model}: {', '.join(f'{loss:.4f}' for loss in runs)}; data/{model}.npz is from {middle.parent}")
+
+
+if __name__ == "__main__":
+    publish([Path(word) for word in sys.argv[1:]])
