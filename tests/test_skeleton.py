@@ -22,7 +22,7 @@ def functions(name):
 def imports(tree):
     """Return the modules that are imported anywhere in a tree, in their order, by the names that they go by there."""
     found = {}
-    for node in ast.walk(tree):
+    for node in sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0)):
         if isinstance(node, ast.Import):
             found.update({alias.asname or alias.name: alias.name.split(".")[0] for alias in node.names})
         elif isinstance(node, ast.ImportFrom):
