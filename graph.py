@@ -309,7 +309,7 @@ def draw_curves(figure, title, groups, of):
         losses = np.array([ys[:len(epochs)] for _, ys in curves])
         (references if reference else own).append((epochs, losses.mean(axis=0)))
         color = COLORS[model] if known else next(spare)
-        axes.plot(epochs, losses.mean(axis=0), label=name, color=color, linewidth=1 if reference else 1.8,
+        axes.plot(epochs, losses.mean(axis=0), label=name, color=color, linewidth=1 if reference else 1.5,
                   alpha=0.4 if reference else 1)
         axes.fill_between(epochs, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.15, linewidth=0)
     fit(axes, own or references)

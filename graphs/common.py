@@ -129,7 +129,7 @@ def draw_text(axes, text, values, colors="RdBu_r"):
     places = lay_out(text)
     tints = np.full(places.max(axis=0) + 1, np.nan)
     tints[tuple(places.T)] = values
-    axes.imshow(tints, cmap=colors, vmin=-1, vmax=1, aspect="auto", interpolation="nearest", alpha=0.8)
+    axes.imshow(tints, cmap=colors, vmin=-1, vmax=1, aspect="auto", interpolation="nearest", alpha=0.65)
     for (row, column), character in zip(places, text):
         axes.text(column, row, "↵" if character == "\n" else character, family="DejaVu Sans Mono", fontsize=10,
                   ha="center", va="center_baseline", color="#bbbbbb" if character == "\n" else "black",

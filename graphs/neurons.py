@@ -21,7 +21,7 @@ PASSAGE = 400   # characters to draw, up to the end of a line
 DETECTS = {"AUC": 0.9, "correlation": 0.7}  # what a detector must come to
 TITLES = {"name": "In a speaker's name", "word": "A word ends here", "line": "The line ends here",
           "capital": "A capital comes next", "column": "Position in the line",
-          "blank": "Distance from the last blank line"}
+          "blank": "Distance from a blank line"}
 HEADER = "question,character,activation"  # of the passage, as a share of the largest of the measured part
 KEYS = [*TITLES, "unit"]
 
@@ -57,6 +57,8 @@ def tells(values, answer):
         values, answer = values - values.mean(axis=0), answer - answer.mean()
         sizes = np.linalg.norm(values, axis=0) * np.linalg.norm(answer)
         return np.where(sizes > 0, answer @ values / np.where(sizes > 0, sizes, 1), 0)
+    if answer.all() or not answer.any():
+        return np.full(values.shape[1], 0.5)
     areas = []
     for unit in values.T:
         no, yes = np.sort(unit[~answer]), unit[answer]
@@ -67,7 +69,9 @@ def tells(values, answer):
 
 def passage(text):
     """Return the slice of a text that is drawn: whole lines from the first speech behind both parts on."""
-    start = text.find("\n\n", 2 * PART) + 2 if len(text) > 2 * PART + PASSAGE else 0
+    start = 0
+    if len(text) > 2 * PART + PASSAGE:
+        start = max(text.find("\n\n", 2 * PART, -PASSAGE) + 2, 2 * PART)  # not every text has speeches
     end = text.find("\n", start + PASSAGE - 1) + 1
     return slice(start, end or len(text))
 

@@ -3,8 +3,9 @@
     python relu.py --seed 1 --out seed1       and so on: the four models, seeds 1, 2 and 3
     python -m graphs.publish seed1 seed2 seed3
 
-writes graphs/MODEL.1.csv and so on, the losses, with fewer rows where a file would be large; and data/MODEL.npz, the
-best network of the run whose final validation loss is the middle one, its weights in float16.
+writes graphs/MODEL.1.csv and so on, the losses, with fewer rows where a file would be large; graphs/MODEL.1.txt, the
+samples of the first run; and data/MODEL.npz, the best network of the run whose final validation loss is the middle
+one, its weights in float16.
 """
 
 import io
@@ -17,14 +18,14 @@ import numpy as np
 import util
 from graph import COLORS, REFERENCE, read_csv, validation
 
-LARGEST = 60_000  # bytes of a file of losses
+LARGEST = 60 * 1024  # bytes of a file of losses
 
 
 def thin(content):
     """Return the content of a file of losses without every second row, third, ...; rows with a validation stay."""
     about, names, *rows = content.splitlines(keepends=True)
     kept, every, column = rows, 1, util.COLUMNS.index("validation_loss")
-    while sum(map(len, kept)) > LARGEST - 1000:
+    while len(about) + len(names) + sum(map(len, kept)) > LARGEST:
         every += 1
         kept = [row for i, row in enumerate(rows) if i % every == 0 or row.split(",")[column]]
     return "".join([about, names, *kept])
@@ -55,6 +56,8 @@ def publish(folders):
                 continue
             runs[validation(columns)[1][-1]] = path
             util.write_file(REFERENCE / f"{model}.{number}.csv", thin(path.read_text(encoding="utf-8")).encode())
+            if number == 1:
+                util.write_file(REFERENCE / f"{model}.1.txt", path.with_suffix(".txt").read_bytes())
         if runs:
             middle = runs[sorted(runs)[(len(runs) - 1) // 2]]
             util.write_file(util.DATA / f"{model}.npz", network(middle.with_suffix(".npz"), model))

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+import util
 from graph import REFERENCE, over_an_epoch, read_csv, validation
 from helpers import ROOT
 
@@ -20,10 +21,10 @@ def published(model):
     return [read_csv(path) for path in sorted(REFERENCE.glob(f"{model}.*.csv"))]
 
 
-def table(title):
+def table(title, readme=README):
     """Return the README's table that has a column of that title: its rows as dicts, by the cell in the first column."""
     lines = [[cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else None
-             for line in README.splitlines()]
+             for line in readme.splitlines()]
     start = next(i for i, cells in enumerate(lines) if cells and title in cells)
     end = next(i for i in range(start, len(lines)) if lines[i] is None)
     return {cells[0]: dict(zip(lines[start], cells)) for cells in lines[start + 2:end]}
@@ -59,5 +60,53 @@ def test_the_readmes_table_shows_the_means_of_the_published_runs(model):
                      for _, columns in published(model)], axis=0)
     measured = dict(zip(("validation", "lowest", "training"), means))
     measured |= {"perplexity": math.exp(means[0]), "bits per character": means[0] / math.log(2)}
+    epoch = np.median([seconds for _, columns in published(model) for seconds in np.diff(
+        columns["seconds"][np.isin(columns["iteration"], UPDATES * np.arange(101))])])
+    expected = {title: f"{value:.3f}" for title, value in measured.items()}
+    expected |= {"minutes": f"{epoch * 100 / 60:.0f}", "characters per second": f"{UPDATES * 1000 / epoch:,.0f}"}
     row = table("bits per character")[f"`{model}.py`"]
-    assert {title: row[title] for title in measured} == {title: f"{value:.3f}" for title, value in measured.items()}
+    assert {title: row[title] for title in expected} == expected
+
+
+def test_the_readme_shows_what_the_published_run_wrote_at_six_moments():
+    samples = {}
+    for paragraph in (REFERENCE / "relu.1.txt").read_text(encoding="utf-8").split("--- iteration ")[1:]:
+        about, line, *_ = paragraph.split("\n")
+        iteration, loss = about.split(", validation loss ")
+        samples[f"{int(iteration.replace(',', '')) / UPDATES:.2g}"] = (loss, line)
+    rows = table("it writes")
+    assert len(rows) == 6
+    for epoch, row in rows.items():
+        loss, line = samples[f"{float(epoch):.2g}"]
+        assert row["validation loss"] == loss and line.startswith(row["it writes"].strip("`"))
+        assert len(row["it writes"]) > min(40, len(line))
+
+
+@each_model
+def test_a_network_that_comes_with_the_project_is_that_of_a_published_run_and_small(model):
+    path = util.DATA / f"{model}.npz"
+    _, meta = util.load_network(model, util.DATA)
+    losses = [min(validation(columns)[1]) for about, columns in published(model)
+              if about["seed"] == meta["settings"]["seed"]]
+    assert losses == [pytest.approx(meta["best_loss"], abs=1e-6)] and path.stat().st_size < 800_000
+    with np.load(path, allow_pickle=False) as file:
+        assert {file[name].dtype for name in file.files} - {file["meta"].dtype} == {np.dtype(np.float16)}
+
+
+@each_model
+def test_a_network_that_comes_with_the_project_has_the_loss_on_the_play_that_the_readme_of_the_figures_tells(model):
+    script = importlib.import_module(model)
+    weights, meta = util.load_network(model, util.DATA)
+    text = "".join(c for c in util.read_text(util.PLAY) if c in meta["vocabulary"])
+    loss = script.evaluate_loss(weights, util.encode(text, meta["vocabulary"]))
+    readme = (REFERENCE / "README.md").read_text(encoding="utf-8")
+    assert table("on the play", readme)[f"`data/{model}.npz`"]["on the play"] == f"{loss:.3f}"
+
+
+@each_model
+@pytest.mark.skipif(not (util.DATA / "shakespear_val.txt").exists(), reason="needs Shakespeare, not downloaded here")
+def test_sixteen_bits_a_weight_cost_at_most_a_thousandth_of_a_nat(model):
+    script = importlib.import_module(model)
+    weights, meta = util.load_network(model, util.DATA)
+    text = util.encode(util.read_text(util.DATA / "shakespear_val.txt"), meta["vocabulary"])
+    assert abs(script.evaluate_loss(weights, text) - meta["best_loss"]) <= 0.001
