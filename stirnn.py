@@ -44,7 +44,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
     "warm_up_share": (0.33, 0, 1, "the warm-up of a short run: this share of its updates"),
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
-    "leak": (2.0, 0, np.inf, "Whh shrinks by exp(leak) in the warm-up: each step of a large rate adds to the identity"),
+    "leak": (4.0, 0, np.inf, "Whh shrinks by exp(leak) in the warm-up: each step of a large rate adds to the identity"),
 }
 ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
 

@@ -75,6 +75,8 @@ def measure(options):
         indices = util.encode(text, meta["vocabulary"])
         curves[name] = thin(*read_stream(weights, indices[:-1], indices[1:]))
     news = common.describe(options.text, networks)
+    if not options.plain and about["text"] != news["text"]:
+        util.warn(f"Beware: the network without the stabiliser has read {about['text']}, not {news['text']}")
     return {**news, "epochs": {**about["epochs"], **news["epochs"]}}, curves
 
 

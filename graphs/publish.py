@@ -25,7 +25,7 @@ def thin(content):
     """Return the content of a file of losses without every second row, third, ...; rows with a validation stay."""
     about, names, *rows = content.splitlines(keepends=True)
     kept, every, column = rows, 1, util.COLUMNS.index("validation_loss")
-    while len(about) + len(names) + sum(map(len, kept)) > LARGEST:
+    while len(about) + len(names) + sum(map(len, kept)) > LARGEST and every < len(rows):
         every += 1
         kept = [row for i, row in enumerate(rows) if i % every == 0 or row.split(",")[column]]
     return "".join([about, names, *kept])
@@ -45,7 +45,7 @@ def network(path, model):
 def publish(folders):
     """Write the project's curves and networks from the runs in folders."""
     for model in COLORS:
-        runs = {}  # by final loss
+        runs = []  # (final loss, path)
         for number, folder in enumerate(folders, start=1):
             path = folder / f"{model}.csv"
             if not path.exists():
@@ -54,14 +54,15 @@ def publish(folders):
             if columns["epoch"][-1] < about["epochs"]:
                 util.say(f"{path} has not ended yet")
                 continue
-            runs[validation(columns)[1][-1]] = path
+            runs.append((validation(columns)[1][-1], path))
             util.write_file(REFERENCE / f"{model}.{number}.csv", thin(path.read_text(encoding="utf-8")).encode())
             if number == 1:
                 util.write_file(REFERENCE / f"{model}.1.txt", path.with_suffix(".txt").read_bytes())
         if runs:
-            middle = runs[sorted(runs)[(len(runs) - 1) // 2]]
+            _, middle = sorted(runs)[(len(runs) - 1) // 2]
             util.write_file(util.DATA / f"{model}.npz", network(middle.with_suffix(".npz"), model))
-            util.say(f"{model}: {', '.join(f'{loss:.4f}' for loss in runs)}; data/{model}.npz is from {middle.parent}")
+            losses = ", ".join(f"{loss:.4f}" for loss, _ in runs)
+            util.say(f"{model}: {losses}; data/{model}.npz is from {middle.parent}")
 
 
 if __name__ == "__main__":
