@@ -39,7 +39,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "clip_norm": (1.0, 0, np.inf, "a longer gradient is scaled back to this: ReLU's gradients have spikes"),
     "weight_decay": (0.01, 0, 1, "weights lose this share of themselves per update, times the rate: less overfitting"),
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
-    "warm_up_share": (0.33, 0, 1, "the warm-up of a short run: this share of its updates"),
+    "warm_up_share": (0.3, 0, 1, "the warm-up of a short run: this share of its updates"),
 }
 ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
 
