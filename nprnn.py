@@ -41,7 +41,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "clip_norm": (1.0, 0, np.inf, "a longer gradient is scaled back to this: ReLU's gradients have spikes"),
     "weight_decay": (0.01, 0, 1, "weights lose this share of themselves per update, times the rate: less overfitting"),
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
-    "warm_up_share": (0.2, 0, 1, "the warm-up of a short run: this share of its updates"),
+    "warm_up_share": (0.2, 0, 1, "warm-up of a short run: this share of its updates, at least 100"),
 }
 ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
 
@@ -201,7 +201,7 @@ def train(options):
     run = util.Run(MODEL, options)
     text, V = run.text, len(run.text.vocabulary)
     D, T, B, H = options.depth, options.seq_size, options.batch_size, options.hidden_size
-    warm_up = max(1, min(options.warm_up, options.warm_up_share * run.total))
+    warm_up = min(options.warm_up, max(100, options.warm_up_share * run.total))
     if not options.resume:
         run.weights = init_weights(V, H, D, run.init_rng)
         run.caches = {name: np.zeros_like(array) for name, array in run.weights.items()}

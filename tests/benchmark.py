@@ -33,6 +33,8 @@ from types import SimpleNamespace
 BLAS = "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
 for variable in BLAS:
     os.environ.setdefault(variable, "1")  # as the scripts have it; to a worker, take_turns() has given its own number
+for variable in "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_":
+    os.environ.setdefault(variable, str(2**30))
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -94,7 +96,11 @@ def script(task, text=None):
     util.CORES = task.threads
     model, source, rng = SCRIPTS.get(task.kind, relu), batches(task, text), np.random.default_rng(3)
     weights, caches, states = start(task, model)
-    more = [model.SETTINGS["beta"][0]] if model is stirnn else []
+    more = []
+    if model is stirnn:
+        more = [model.SETTINGS["beta"][0]]
+        for d in range(DEPTH):
+            weights[f"Whh{d}"] *= np.exp(-model.SETTINGS["leak"][0])  # as its warm-up leaves it
     rmsprop = functools.partial(model.rmsprop, **{name: model.SETTINGS[name][0] for name in RMSPROP})
     forward_backward = model.forward_backward
     if task.kind != WHOLE:

@@ -200,10 +200,13 @@ def test_the_plot_shows_the_last_losses_when_training_ends(run):
 
 # Other runs ------------------------------------------------------------------------------------------------------
 
-def test_a_short_run_warms_up_for_its_share_of_the_updates(texts, tmp_path):
-    run = record(relu, tmp_path, "--train", texts[1], "--warm-up", 10**9, "--warm-up-share", 0.25)
-    highest = np.argmax([step.rate for step in run.rmsprop])
-    assert highest == pytest.approx(len(run.rmsprop) / 4, abs=1)
+@pytest.mark.parametrize("share", [0.1, 0.45])
+def test_a_short_run_warms_up_for_its_share_of_the_updates_but_at_least_a_hundred(share, texts, tmp_path):
+    run = record(relu, tmp_path, "--train", texts[1], "--epochs", 20, "--warm-up", 10**9, "--warm-up-share", share)
+    rates = np.array([step.rate for step in run.rmsprop])
+    rise, fall = np.arange(1, len(rates) + 1) / max(100, share * len(rates)), 1 - np.arange(len(rates)) / len(rates)
+    assert 0.45 * len(rates) > 100 and 0.1 * len(rates) < 100
+    assert rates == pytest.approx(0.01 * np.minimum(1, rise) * fall)
 
 
 def test_without_a_gradient_stirnns_recurrent_matrices_shrink_by_exp_leak_in_the_warm_up_alone(texts, tmp_path):
