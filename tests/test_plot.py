@@ -184,7 +184,7 @@ def test_the_window_opens_once_and_not_before_there_is_a_first_curve(tmp_path, m
 def test_training_opens_a_window_unless_it_is_told_not_to(text, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(graph, "open_window", opened.append)
-    small = ["--train", text, "--hidden-size", 8, "--depth", 1, "--epochs", 1]
+    small = ["--train", text, "--hidden-size", 8, "--depth", 1, "--epochs", 1, "--seq-size", 20]
     train(relu, *small, "--out", tmp_path / "with")
     train(relu, *small, "--out", tmp_path / "without", "--no-window")
     assert opened == [tmp_path / "with" / "relu.csv"]

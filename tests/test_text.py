@@ -1,5 +1,6 @@
 """Text on its way to the network: files, characters, indices, batches; the download and the play in its stead."""
 
+import math
 import argparse
 import collections
 import hashlib
@@ -133,7 +134,7 @@ def test_an_epoch_reads_each_of_the_equal_stretches_in_order_without_gap_or_over
 def test_streams_make_each_character_but_the_first_a_target_once_with_the_one_before_as_its_input(length, count):
     text = np.arange(length, dtype=np.uint16)
     inputs, targets = util.streams(text, count)
-    assert inputs.shape == targets.shape == (-(-(length - 1) // count), count)
+    assert inputs.shape == targets.shape == (math.ceil((length - 1) / count), count)
     inside = targets >= 0
     assert np.array_equal(np.sort(targets[inside]), np.arange(1, length))
     assert np.array_equal(inputs[inside], targets[inside] - 1)
