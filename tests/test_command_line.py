@@ -512,3 +512,8 @@ def test_any_words_are_either_understood_or_refused_in_one_line(words):
     else:
         assert errors.getvalue() == "" and not any(isinstance(value, list) for value in vars(options).values())
         assert options.batch_size > 0 and 0 <= options.dropout < 1 and options.temperature > 0 and options.seed >= 0
+
+
+def test_samples_without_a_seed_are_not_the_same(trained, monkeypatch):
+    words = "--out", trained.folder, "--sample", 200
+    assert run(monkeypatch, *words)[0] != run(monkeypatch, *words)[0]

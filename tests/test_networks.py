@@ -185,3 +185,17 @@ def test_a_sample_without_a_prime_begins_as_after_a_newline():
     weights = network(tanh, 4, 8, 2)
     assert draw(weights, 20, 1.0, np.random.default_rng(0)) == draw(weights, 20, 1.0, np.random.default_rng(0), "\n")
     assert draw(weights, 20, 1.0, np.random.default_rng(0)) != draw(weights, 20, 1.0, np.random.default_rng(0), "a")
+
+
+def test_a_sample_remembers_the_first_character_of_a_long_prime():
+    weights = {"Wxh0": [[0], [1], [0], [0]], "Whh0": [[1]], "bh0": [0], "Why": [[0, 0, 0, 9]], "by": [0, 0, 1, 0]}
+    weights = {name: np.array(array, np.float32) for name, array in weights.items()}  # once an a was read: c, else b
+    for first, expected in ("a", "c"), ("b", "b"):
+        prime = first + "b" * 2000
+        assert "".join(relu.sample(weights, "\nabc", 1, 1e-6, np.random.default_rng(0), prime)) == expected
+
+
+def test_np_rnns_eigenvalues_are_those_of_a_wishart_matrix_plus_the_identity_over_the_largest():
+    eigenvalues = np.linalg.eigvalsh(nprnn.init_weights(65, 256, 1, np.random.default_rng(0), np.float64)["Whh0"])
+    assert eigenvalues[0] == pytest.approx(1 / 5, rel=0.03)  # those of A reach from 0 to 4, and their mean is 1
+    assert eigenvalues.mean() == pytest.approx(2 / 5, rel=0.03)
