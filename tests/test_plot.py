@@ -434,3 +434,18 @@ def test_compare_without_any_run_or_folder_to_draw_into_says_so(tmp_path):
                                      [start([ROOT / "graph.py", *these], env=NO_DISPLAY) for these in words]]
     assert unwritable.count("\n") == 1 and str(tmp_path / "file") in unwritable
     assert "nothing.csv is left out" in nothing and "python relu.py" in nothing
+
+
+def test_the_training_loss_of_the_table_is_the_median_over_the_last_epoch(compare, tmp_path):
+    def loss(epoch):
+        return 9 if epoch == 4 else falling(epoch)  # a spike at the very end
+    _, rows, *_ = compare(write_run(tmp_path / "relu.csv", loss=loss))
+    assert rows[0]["train"] == f"{np.median([loss(3 + n / 10) for n in range(1, 11)]):.3f}"
+
+
+@pytest.mark.parametrize("lengths", [(3, 4), (4, 3)], ids=str)
+def test_runs_of_several_lengths_are_averaged_as_far_as_the_shortest_goes(lengths, compare, tmp_path):
+    files = [write_run(tmp_path / f"{seed}.csv", seed=seed, epochs=epochs) for seed, epochs in enumerate(lengths)]
+    status, _, _, train, validation = compare(*files)
+    assert status == 0 and list(validation.lines[0].get_xdata()) == [0, 1, 2, 3]
+    assert list(train.lines[0].get_xdata()) == pytest.approx([n / 10 for n in range(1, 31)])

@@ -710,3 +710,10 @@ def test_a_run_killed_at_a_random_moment_and_resumed_ends_like_one_that_was_not(
     print(f"killed with a checkpoint of iteration {iteration(killed(model), model)}")
     assert (killed(model) / f"{model}.lock").exists()  # it holds nobody up
     assert_same(resumed(model), reference(model))
+
+
+def test_resuming_with_another_validation_text_is_refused(text, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text(text.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    train(relu, *TINY, "--train", text, "--val", text, "--out", tmp_path / "run", "--epochs", 1)
+    assert "the saved run's text is part.txt" in resume_refused(relu, tmp_path / "run", "--val", other)
