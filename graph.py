@@ -87,6 +87,7 @@ def fit(axes, curves):
     end = max((xs[-1] for xs, _ in curves if len(xs)), default=0)
     parts = [ys[(xs >= 0.05 * end) & np.isfinite(ys)] for xs, ys in curves]
     late = np.sort(np.concatenate(parts or [[]]))
+    late = late[late <= 3 * np.median(late)] if len(late) else late  # in a short run one row may be a spike
     if len(late):
         latest = [ys[-1] for ys in parts if len(ys)]  # always in view, also where a loss rises
         highest = max(late[int(0.98 * (len(late) - 1))], *latest)

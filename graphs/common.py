@@ -56,7 +56,7 @@ def main(description, figures, options=()):
         figure = Figure(size, layout="constrained")
         draw(figure, *read_csv(source, header, keys))
         picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=160, facecolor="white")
+        figure.savefig(picture, format="png", dpi=110, facecolor="white")
         util.write_file(target.with_suffix(".png"), picture.getvalue())
     except OSError as error:
         util.fail(f"cannot write to {options.out}: {util.reason(error)}")

@@ -62,7 +62,9 @@ def call(monkeypatch):
     """A function that does in this process what the command line of a figure asks for."""
     def main(name, *words):
         script = name.removesuffix("_text")
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, words), *["--on-text"] * (name != script)])
+        if name == "reach_text":
+            words = (*words, "--on-text")
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, words)])
         runpy.run_path(str(helpers.ROOT / "graphs" / f"{script}.py"), run_name="__main__")
 
     monkeypatch.setattr(common.signal, "signal", mock.Mock())  # Ctrl-C shall still end the tests
@@ -275,7 +277,7 @@ def test_the_drawing_of_a_prediction_tints_each_character_before_it_by_its_norm(
     curves = {name: list(enumerate(values)) for name, values in norms_drawn.items()}
     axes = drawing("reach_text", about, curves).axes
     assert [panel.get_title("left") for panel in axes] == [
-        f"{name}: p(↵) = {p}, of which 90% rests on {count} characters"
+        f"{name}: p(↵) = {p}; 90% of the gradient on {count} characters"
         for name, p, count in [("tanh", "0.50", 1), ("relu", "0.12", 2), ("stirnn", "1.00", 9), ("nprnn", "0.00", 2)]]
     assert tints(axes[0]) == [*zip("It is 1↵", [0] * 8), ("2", 1)]
     np.testing.assert_allclose([tint for _, tint in tints(axes[3])], [0] * 6 + [0.5, 1, 1 / 3], atol=1e-9)

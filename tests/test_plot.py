@@ -135,6 +135,13 @@ def test_neither_the_first_steep_fall_nor_spikes_flatten_the_axis(epochs, tmp_pa
     assert all(in_view(grapher.axes, epoch, falling(epoch)) for epoch in later)
 
 
+def test_a_short_run_with_few_rows_is_not_flattened_by_two_that_are_spikes(tmp_path):
+    axes = graph.new_axes(matplotlib.figure.Figure())
+    epochs = np.arange(1.0, 6)
+    graph.fit(axes, [(epochs, np.array([1e12, 3643, 1.9, 1.7, 1.6])), (epochs, np.array([2.1, 1.9, 1.7, 1.6, 1.5]))])
+    assert axes.get_ylim()[0] < 1.5 and 1.9 < axes.get_ylim()[1] < 3
+
+
 @pytest.mark.parametrize("epochs", [0, 0.1, 0.2, 1, 3])
 @pytest.mark.parametrize("loss", [falling, lambda epoch: 3 + epoch], ids=["falling", "rising"])
 def test_the_latest_losses_are_always_in_view(epochs, loss, tmp_path):
