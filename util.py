@@ -274,7 +274,7 @@ OPTIONS = {  # beside the settings of a script, and like them: value, least, mos
     "quiet": (False, None, None, "print warnings and errors only"),
     "out": ("runs", None, "DIR", "folder of the run's files"),
     "sample": (None, 0, 10**9, "train nothing: print N characters (500 without N) drawn from the saved network"),
-    "temperature": (0.7, 1e-300, 1e300, "with --sample: below 1 safer, above 1 bolder"),
+    "temperature": (0.7, 0, 1e300, "with --sample: below 1 safer, above 1 bolder, 0 always the likeliest"),
     "prime": (None, None, "TEXT", "with --sample: text to go on from"),
     "prime_file": (None, None, "FILE", "with --sample: file with the text to go on from"),
     "evaluate": (None, None, "FILE", "train nothing: print the saved network's loss on a UTF-8 text"),
@@ -298,7 +298,8 @@ def parse_options(description, settings, words=None):
 
     settings are a script's, by name: (value, least, most, what it is). Ends the program if the words are wrong.
     """
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
+    summary = "\n\n".join(description.split("\n\n")[:2])  # what it is and how to run it: equations are for reading
+    parser = argparse.ArgumentParser(description=summary, allow_abbrev=False, argument_default=argparse.SUPPRESS,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = fail
     for name, (value, least, most, what) in {**settings, **OPTIONS}.items():
@@ -316,6 +317,8 @@ def parse_options(description, settings, words=None):
     given = vars(known)
     if unknown:
         near = difflib.get_close_matches(unknown[0].partition("=")[0], map(option, {**settings, **OPTIONS}), 1)
+        if os.path.isfile(unknown[0]):
+            near = [option("train", unknown[0])]
         fail(f"there is no option {unknown[0]!r}; {f'did you mean {near[0]}?' if near else '--help lists all'}")
     if [] in given.values():  # what Python before 3.13 makes of --prime=--
         fail("-- cannot be an option's value")
@@ -371,7 +374,8 @@ def print_sample(model, options, sample):
     if unknown:
         fail(f"the prime has {', '.join(map(repr, unknown))}, which the text of this network does not contain")
     rng = np.random.default_rng(options.given.get("seed"))
-    drawn = sample(weights, meta["vocabulary"], options.sample, options.temperature, rng, prime)
+    temperature = max(options.temperature, 1e-300)  # which is as good as 0, and can divide
+    drawn = sample(weights, meta["vocabulary"], options.sample, temperature, rng, prime)
     for text in itertools.chain([prime], drawn, "\n"):
         if not say(text, end=""):
             sys.exit(128 + 13)
@@ -379,8 +383,8 @@ def print_sample(model, options, sample):
 
 def print_evaluation(model, options, evaluate_loss):
     """Print the loss of a text under the saved network."""
-    weights, meta = load_network(model, options.given.get("out"), options.quiet)
     text = read_text(options.evaluate, "--evaluate")
+    weights, meta = load_network(model, options.given.get("out"), options.quiet)
     vocabulary = meta["vocabulary"]
     unknown = collections.Counter(character for character in text if character not in vocabulary)
     text = "".join(character for character in text if character in vocabulary)
@@ -455,6 +459,8 @@ def load_network(model, folder=None, quiet=False):
         warn(f"{path}: the network of epoch {meta['best_epoch']:.4g}, validation loss {meta['best_loss']:.4f}")
         if alone:
             warn(f"It comes with the project, trained on {meta['text_name']}; train your own: python {model}.py")
+            for earlier in sorted(Path("runs").glob(f"*/{path.name}")):
+                warn(f"An earlier one of yours is in {earlier.parent}: --out {earlier.parent}")
     return {name: array.astype(np.float32) for name, array in part(arrays, "best").items()}, meta
 
 
@@ -601,8 +607,8 @@ class Run:
     def begin(self, enough):
         """Say what is trained on what, and if there are not enough updates; the clock of training starts."""
         options, text, size = self.options, self.text, sum(array.size for array in self.weights.values())
-        self.say(f"{self.model}: {options.depth} layers of {options.hidden_size} units, {size:,} weights, seed "
-                 f"{options.seed}; {options.epochs} epochs of {self.per_epoch:,} updates")
+        self.say(f"{self.model}: {options.depth} x {options.hidden_size} units, {size:,} weights, seed "
+                 f"{options.seed}; epochs: {options.epochs}, of {self.per_epoch:,} updates each")
         self.say(f"{text.path.name}: {len(text.train):,} characters, {len(text.validation):,} to validate on, "
                  f"{len(text.vocabulary)} distinct")
         self.say(f"{self.csv} (losses), .png (plot), .txt (samples), .npz (checkpoint)")

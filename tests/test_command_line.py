@@ -63,7 +63,7 @@ def test_training_leaves_losses_samples_a_plot_and_a_checkpoint(trained):
 def test_training_prints_what_it_trains_its_progress_and_a_sample(trained):
     lines = trained.output.splitlines()
     train, validation = len(TEXT) - len(TEXT) // 10, len(TEXT) // 10
-    assert re.fullmatch(r"relu: 1 layers of 8 units, [\d,]+ weights, seed 1; 1 epochs of \d+ updates", lines[0])
+    assert re.fullmatch(r"relu: 1 x 8 units, [\d,]+ weights, seed 1; epochs: 1, of \d+ updates each", lines[0])
     assert lines[1] == f"text.txt: {train:,} characters, {validation:,} to validate on, {len(set(TEXT))} distinct"
     assert lines[2] == f"{trained.folder / 'relu.csv'} (losses), .png (plot), .txt (samples), .npz (checkpoint)"
     assert lines[3].startswith("A run of ") and f"relu takes about {relu.ENOUGH} to learn; give more --ep" in lines[3]
@@ -199,7 +199,10 @@ def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_
     assert "comes with the project, trained on" in errors and "train your own: python relu.py" in errors
     assert "loss" in run(monkeypatch, "--evaluate", trained.text)[1]
     assert "there is no saved network" in refusal(util.load_network, "relu", "elsewhere")
-    (tmp_path / "runs").mkdir()
+    assert "--out" not in errors
+    (tmp_path / "runs" / "1").mkdir(parents=True)
+    shutil.copy(trained.folder / "relu.npz", tmp_path / "runs" / "1")
+    assert f"An earlier one of yours is in {Path('runs', '1')}: --out" in run(monkeypatch, "--sample", 1)[1]
     shutil.copy(trained.folder / "relu.npz", tmp_path / "runs")
     _, errors = run(monkeypatch, "--sample", 30)
     assert errors.startswith(str(Path("runs", "relu.npz"))) and "comes with" not in errors
@@ -244,8 +247,9 @@ def test_sample_alone_draws_500_characters_and_quietly_nothing_is_said_beside_th
     assert len(output) == 501 and errors == ""
 
 
-def test_a_temperature_near_0_takes_the_likeliest_character_whatever_the_seed_and_does_not_overflow(trained):
-    cold = sample(trained, "--temperature", "1e-300", "--sample", "50", "--seed", "1")
+@pytest.mark.parametrize("temperature", ["0", "1e-300"])
+def test_a_temperature_of_0_takes_the_likeliest_character_whatever_the_seed(temperature, trained):
+    cold = sample(trained, "--temperature", temperature, "--sample", "50", "--seed", "1")
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         likeliest = relu.sample(*best_weights(trained), 50, 1e-5, np.random.default_rng(2))
         assert cold == "".join(likeliest) + "\n"
@@ -434,7 +438,7 @@ def test_a_checkpoint_of_an_older_version_is_refused_in_a_line_that_says_so(trai
     "--warm-up": "0 1.5",
     "--save-every": "0 -1",
     "--sample": "-1 0.5 1000000001 all",
-    "--temperature": "0 -1 nan inf 1e-400",
+    "--temperature": "-1 nan inf",
 }.items())
 def test_numbers_out_of_range_are_refused_with_the_option_the_word_and_what_is_wanted(option, words):
     for word in words.split():
@@ -447,8 +451,8 @@ def test_numbers_at_the_ends_of_their_ranges_are_taken():
     options = parse(relu, *"--dropout 0 --epochs 1000000 --depth 1 --seed 0 --learning-rate 0".split(" "))
     assert (options.dropout, options.epochs, options.depth, options.seed) == (0, 10**6, 1, 0)
     assert options.learning_rate == 0 and parse(relu, "--dropout", "0.99").dropout == 0.99
-    options = parse(relu, "--sample", "0", "--temperature", "1e-300")
-    assert (options.sample, options.temperature) == (0, 1e-300)
+    options = parse(relu, "--sample", "0", "--temperature", "0")
+    assert (options.sample, options.temperature) == (0, 0)
 
 
 @pytest.mark.parametrize("script", [tanh, relu, stirnn, nprnn])
@@ -476,6 +480,11 @@ def test_a_word_that_is_no_option_is_told_with_the_option_that_may_have_been_mea
     line = refusal(parse, relu, word)
     assert f"there is no option {word!r}; " in line
     assert f"did you mean {meant}?\n" in line if meant else ("did you mean" in line) == word.startswith("-")
+
+
+def test_a_text_without_an_option_is_told_with_the_option_that_it_needs(tmp_path):
+    (tmp_path / "my text.txt").write_text("x")
+    assert f"did you mean --train '{tmp_path / 'my text.txt'}'?\n" in refusal(parse, relu, tmp_path / "my text.txt")
 
 
 @pytest.mark.parametrize("script", [tanh, relu, stirnn, nprnn])
@@ -511,7 +520,7 @@ def test_any_words_are_either_understood_or_refused_in_one_line(words):
         assert stop.code == 2 and len(errors.getvalue().splitlines()) == 1
     else:
         assert errors.getvalue() == "" and not any(isinstance(value, list) for value in vars(options).values())
-        assert options.batch_size > 0 and 0 <= options.dropout < 1 and options.temperature > 0 and options.seed >= 0
+        assert options.batch_size > 0 and 0 <= options.dropout < 1 and options.temperature >= 0 and options.seed >= 0
 
 
 def test_samples_without_a_seed_are_not_the_same(trained, monkeypatch):

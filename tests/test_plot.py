@@ -174,6 +174,18 @@ def test_a_view_that_the_user_has_chosen_stays_until_it_is_set_back(tmp_path):
         assert grapher.axes.get_xlim() == (0, epochs + 1)
 
 
+@pytest.mark.parametrize("chosen", [{"xlim": (0.5, 1)}, {"ylim": (1.8, 2.2)}], ids=str)
+def test_a_view_that_was_chosen_along_one_axis_only_stays_too(chosen, tmp_path):
+    csv = write_run(tmp_path / "relu.csv", epochs=2)
+    grapher = Grapher(csv)
+    grapher.refresh()
+    grapher.axes.set(**chosen)
+    before = grapher.axes.get_xlim(), grapher.axes.get_ylim()
+    write_run(csv, epochs=4)
+    grapher.refresh()
+    assert (grapher.axes.get_xlim(), grapher.axes.get_ylim()) == before
+
+
 # Its window ------------------------------------------------------------------------------------------------------
 
 def test_the_window_opens_once_and_not_before_there_is_a_first_curve(tmp_path, monkeypatch):
@@ -289,6 +301,24 @@ def test_a_window_outlives_its_training_and_ctrl_c_but_gives_way_to_a_newer_one_
     wait_for(lambda: windows(display) and not windows(display) & first)
     time.sleep(1)  # twice as long as a window takes to notice a newer one
     assert newer.poll() is None and other.poll() is None
+
+
+@pytest.mark.parametrize("newer", [None, "1"])
+def test_a_window_that_closes_leaves_no_file_behind_unless_it_is_of_a_newer_one(newer, tmp_path, monkeypatch):
+    from matplotlib import pyplot
+    note = tmp_path / "relu.window"
+    write_run(tmp_path / "relu.csv")
+
+    def show():
+        assert note.read_text() == str(os.getpid())
+        if newer:
+            note.write_text(newer)
+    monkeypatch.setattr(graph, "no_window", lambda: None)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(pyplot, "show", show)
+    graph.watch(tmp_path / "relu.csv")
+    pyplot.close("all")
+    assert note.exists() == (newer is not None)
 
 
 @pytest.mark.parametrize("environment, why", [({"MPLBACKEND": "Agg"}, "MPLBACKEND=Agg"), ({}, ":987"),

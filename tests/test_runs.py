@@ -153,6 +153,17 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_the_checkpoint_is_whole(text, 
     assert saved(tmp_path / "relu.npz")["iteration"] >= 20
 
 
+def test_after_the_first_signal_the_next_of_either_kind_ends_the_run_at_once(text, tmp_path, at_update):
+    left = []
+
+    def interrupted():
+        signal.raise_signal(signal.SIGTERM)
+        left.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
+    at_update(relu, 2, interrupted)
+    train(relu, *TINY, "--train", text, "--out", tmp_path, status=143)
+    assert left == [signal.SIG_DFL] * 2
+
+
 @linux
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_the_second_process_ends_with_the_first_and_costs_it_nothing_if_both_get_the_signal(
@@ -213,6 +224,13 @@ def test_resuming_with_other_epochs_another_learning_rate_and_the_text_elsewhere
     assert iteration(stopped) == (EPOCHS + 1) * PER_EPOCH
 
 
+def test_a_resumed_run_that_is_stopped_again_before_it_validates_keeps_the_validation_loss(stopped, at_update):
+    before = saved(stopped / "relu.npz")["validation_loss"]
+    at_update(relu, 1, lambda: signal.raise_signal(signal.SIGTERM))
+    train(relu, *RESUME, stopped, status=143)
+    assert saved(stopped / "relu.npz")["validation_loss"] == before > 0
+
+
 @pytest.mark.parametrize("name", sorted(stirnn.SETTINGS.keys() - {"epochs", "learning_rate"}))
 def test_resuming_with_another_value_given_or_edited_in_the_script_is_refused_by_name_for(
         name, killed, tmp_path, monkeypatch):
@@ -229,6 +247,13 @@ def test_resuming_with_another_value_given_or_edited_in_the_script_is_refused_by
 def test_resuming_on_another_text_is_refused_with_both_names(stopped):
     line = resume_refused(relu, stopped, "--train", ROOT / "data" / "play.txt")
     assert "the saved run's text is part.txt with SHA-256" in line and "play.txt has" in line
+
+
+def test_resuming_with_another_validation_text_is_refused(text, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text(text.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    train(relu, *TINY, "--train", text, "--val", text, "--out", tmp_path / "run", "--epochs", 1)
+    assert "the saved run's text is part.txt" in resume_refused(relu, tmp_path / "run", "--val", other)
 
 
 def test_where_a_text_is_missing_the_line_names_the_option_that_gives_another(stopped):
@@ -522,6 +547,14 @@ def test_a_checkpoint_every_so_many_updates_and_after_the_first_epoch_replaces_a
     assert replaced == [(40, True), (PER_EPOCH, True), (80, True), (2 * PER_EPOCH, True)]
 
 
+def test_all_of_a_durable_file_is_with_the_system_before_the_disk_is_asked_for_it(tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(os, "fsync", lambda number: sizes.append(os.fstat(number).st_size))
+    util.write_file(tmp_path / "file", b"x" * 1000, durable=True)  # so few would wait in a buffer
+    util.write_file(tmp_path / "other", b"x" * 1000)
+    assert sizes == [1000]
+
+
 # Damaged files ---------------------------------------------------------------------------------------------------
 
 class Trap:
@@ -710,10 +743,3 @@ def test_a_run_killed_at_a_random_moment_and_resumed_ends_like_one_that_was_not(
     print(f"killed with a checkpoint of iteration {iteration(killed(model), model)}")
     assert (killed(model) / f"{model}.lock").exists()  # it holds nobody up
     assert_same(resumed(model), reference(model))
-
-
-def test_resuming_with_another_validation_text_is_refused(text, tmp_path):
-    other = tmp_path / "other.txt"
-    other.write_text(text.read_text(encoding="utf-8")[::-1], encoding="utf-8")
-    train(relu, *TINY, "--train", text, "--val", text, "--out", tmp_path / "run", "--epochs", 1)
-    assert "the saved run's text is part.txt" in resume_refused(relu, tmp_path / "run", "--val", other)

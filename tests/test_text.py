@@ -1,9 +1,9 @@
 """Text on its way to the network: files, characters, indices, batches; the download and the play in its stead."""
 
-import math
 import argparse
 import collections
 import hashlib
+import math
 import os
 import re
 import socket
@@ -98,6 +98,13 @@ def test_a_file_is_read_without_its_byte_order_mark_and_with_every_newline_as_on
         path = Path(folder) / "text.txt"
         path.write_bytes(b"\xef\xbb\xbf" * mark + content.encode())
         assert util.read_text(path) == content.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def test_without_a_validation_text_the_last_tenth_is_held_out(tmp_path):
+    (tmp_path / "text.txt").write_text("ab" * 45 + "cdefghijkl")
+    text = util.load_text(argparse.Namespace(train=tmp_path / "text.txt", val=None, batch_size=1, seq_size=1))
+    assert decode(text.train, text.vocabulary) == "ab" * 45
+    assert decode(text.validation, text.vocabulary) == "cdefghijkl"
 
 
 # Batches and streams ---------------------------------------------------------------------------------------------
