@@ -239,7 +239,7 @@ def watch(csv):
                 started = time.monotonic()
                 grapher.refresh()
                 figure.canvas.draw()
-                seen, grapher.due = changed, time.monotonic() + 120 * (time.monotonic() - started)
+                seen, grapher.due = changed, time.monotonic() + 30 * (time.monotonic() - started)  # 3% of the time
         except (OSError, ValueError):
             pass  # the folder is gone, or the file is on its way: the window shows what it has
 
