@@ -2,10 +2,12 @@
 
 import importlib
 import math
+import re
 
 import numpy as np
 import pytest
 
+import stirnn
 import util
 from graph import REFERENCE, over_an_epoch, read_csv, validation
 from helpers import ROOT
@@ -14,7 +16,7 @@ MODELS = sorted({path.name.split(".")[0] for path in REFERENCE.glob("*.[0-9].csv
 UPDATES = 1024  # of an epoch of the original's split
 EARLIER = {("stirnn", "leak"): 2, ("relu", "warm_up_share"): 0.33, ("nprnn", "warm_up_share"): 0.33}
 # the defaults of the published runs where they are others now: the README says so of the leak, long runs take no share
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, FIGURES = ((folder / "README.md").read_text(encoding="utf-8") for folder in (ROOT, REFERENCE))
 each_model = pytest.mark.parametrize("model", MODELS)
 
 
@@ -60,16 +62,32 @@ def test_a_published_run_is_whole(model):
 
 @each_model
 def test_the_readmes_table_shows_the_means_of_the_published_runs(model):
-    means = np.mean([[validation(columns)[1][-1], min(validation(columns)[1]), over_an_epoch(columns)[1][-1]]
-                     for _, columns in published(model)], axis=0)
+    figures = np.array([[validation(columns)[1][-1], min(validation(columns)[1]), over_an_epoch(columns)[1][-1]]
+                        for _, columns in published(model)])
+    means, half = figures.mean(axis=0), np.ptp(figures[:, 0]) / 2
     measured = dict(zip(("validation", "lowest", "training"), means))
     measured |= {"perplexity": math.exp(means[0]), "bits per character": means[0] / math.log(2)}
     epoch = np.median([seconds for _, columns in published(model) for seconds in np.diff(
         columns["seconds"][np.isin(columns["iteration"], UPDATES * np.arange(101))])])
     expected = {title: f"{value:.3f}" for title, value in measured.items()}
+    expected["validation"] += f" ± {half:.3f}" if len(figures) > 1 else ""
     expected |= {"minutes": f"{epoch * 100 / 60:.0f}", "characters per second": f"{UPDATES * 1000 / epoch:,.0f}"}
     row = table("bits per character")[f"`{model}.py`"]
     assert {title: row[title] for title in expected} == expected
+
+
+def test_the_readmes_row_beside_nanogpt_is_that_of_its_run():
+    about, columns = read_csv(REFERENCE / "nanogpt.csv")
+    losses, shape = validation(columns)[1], (about["hidden_size"], about["depth"])
+    weights = sum(array.size for array in stirnn.init_weights(65, *shape, np.random.default_rng(1)).values())
+    command = "stirnn.py --hidden-size {hidden_size} --dropout {dropout} --epochs {epochs}".format(**about)
+    changed = {name for name, (value, *_) in stirnn.SETTINGS.items() if about[name] != value}
+    assert changed == {"hidden_size", "dropout", "epochs", "seed"} and columns["epoch"][-1] == about["epochs"]
+    row = table("machine", FIGURES)[f"`{command}`"]
+    assert row["validation"] == f"{min(losses):.3f}" and row["weights"] == f"{weights / 1e6:.2f} million"
+    assert row["minutes"] == f"{columns['seconds'][-1] / 60:.0f}" and columns["seconds"][-1] < 3600
+    found = re.search(r"`(stirnn.*)`\s+comes\s+to \*\*(.*)\*\*\s+in\s+(\d+)", README)
+    assert found.groups() == (command, row["validation"], row["minutes"])
 
 
 def test_the_readme_shows_what_the_published_run_wrote_at_six_moments():
@@ -103,8 +121,7 @@ def test_a_network_that_comes_with_the_project_has_the_loss_on_the_play_that_the
     weights, meta = util.load_network(model, util.DATA)
     text = "".join(c for c in util.read_text(util.PLAY) if c in meta["vocabulary"])
     loss = script.evaluate_loss(weights, util.encode(text, meta["vocabulary"]))
-    readme = (REFERENCE / "README.md").read_text(encoding="utf-8")
-    assert table("on the play", readme)[f"`data/{model}.npz`"]["on the play"] == f"{loss:.3f}"
+    assert table("on the play", FIGURES)[f"`data/{model}.npz`"]["on the play"] == f"{loss:.3f}"
 
 
 @each_model
