@@ -20,7 +20,7 @@ try:
 except ImportError:
     raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
 
-from util import COLUMNS, VERSION, reason, say, warn, write_file
+from util import COLUMNS, VERSION, reason, say, set_up_console, warn, write_file
 
 COLORS = {"tanh": "#0072B2", "relu": "#D55E00", "stirnn": "#CC79A7", "nprnn": "#009E73"}  # Okabe, Ito: for all eyes
 OTHER_COLORS = "#56B4E9", "#E69F00", "#000000", "#999999"
@@ -111,16 +111,15 @@ class Grapher:
         self.noise, = self.axes.plot([], [], linewidth=0.8, alpha=0.3)  # the training loss as it is
         self.train, = self.axes.plot([], [], linewidth=1.6, zorder=3)  # and its trend
         self.validation, = self.axes.plot([], [], color="#222222", marker=".", linewidth=1.2, zorder=3)
-        self.others = None  # the curves behind, not yet looked for
         self.view = None  # the limits that were set last: if they are others now, the user has chosen a view
         self.due = 0.0
 
     def refresh(self):
         """Put what the CSV file says now into the lines, which stay the same objects, and fit the axes to them."""
         about, columns = read_csv(self.csv)
-        if self.others is None:
-            self.others = [self.axes.plot(*curve(other, "validation_loss"), color=COLORS[model], alpha=0.4,
-                                          linewidth=1, label=label) for model, label, other in self.behind(about)]
+        if self.view is None:
+            for model, label, other in self.behind(about):
+                self.axes.plot(*validation(other), color=COLORS[model], alpha=0.4, linewidth=1, label=label)
         for line in self.noise, self.train:
             line.set_color(COLORS.get(about["model"], OTHER_COLORS[0]))
         self.noise.set_data(*curve(columns, "train_loss"))
@@ -191,15 +190,14 @@ def open_window(csv):
 
 def no_window():
     """Return why there can be no window, or None. Matplotlib falls back to a backend without windows silently."""
-    import matplotlib
     from matplotlib import pyplot
     with contextlib.suppress(ImportError):  # of a backend that MPLBACKEND asks for
-        pyplot.figure()
+        interactive = pyplot.figure().canvas.required_interactive_framework
         pyplot.close()
-        if matplotlib.get_backend().lower() != "agg":
+        if interactive:
             return None
-    if os.environ.get("MPLBACKEND", "").lower() == "agg":
-        return f"MPLBACKEND={os.environ['MPLBACKEND']} has none"
+        if os.environ.get("MPLBACKEND", "").lower() == pyplot.get_backend().lower():
+            return f"MPLBACKEND={os.environ['MPLBACKEND']} has none"
     try:
         import tkinter
         tkinter.Tk().destroy()
@@ -226,7 +224,8 @@ def watch(csv):
     figure = pyplot.figure(f"{csv.stem}: losses", layout="constrained")
     grapher = Grapher(csv, figure=figure)
     newest = csv.with_suffix(".window")  # holds the number of the process whose window is the newest
-    write_file(newest, str(os.getpid()).encode())
+    with contextlib.suppress(OSError):  # of a folder that can only be read
+        write_file(newest, str(os.getpid()).encode())
     seen = 0
 
     def follow():
@@ -254,12 +253,6 @@ def watch(csv):
 
 # Comparison of runs ----------------------------------------------------------------------------------------------
 
-def find_files(out):
-    """Return the CSV files to compare: the user's own runs, and the project's references."""
-    own = [out / f"{model}.csv" for model in COLORS if (out / f"{model}.csv").exists()]
-    return own + [path for model in COLORS for path in sorted(REFERENCE.glob(f"{model}.[0-9].csv"))]
-
-
 def is_reference(path):
     """Return whether a CSV file is one that comes with the project."""
     return path.resolve().parent == REFERENCE
@@ -270,7 +263,7 @@ def read_groups(files, only_own_text):
 
     A run is (path, about, columns). only_own_text leaves references out that are of another text than the first run.
     """
-    runs, groups = [], {}
+    runs, groups, labelled = [], {}, {}
     for path in files:
         try:
             about, columns = read_csv(path)
@@ -286,14 +279,13 @@ def read_groups(files, only_own_text):
             continue
         text = f" on {about['text']}" if len(texts) > 1 and not only_own_text else ""
         settings = json.dumps({name: value for name, value in about.items() if name != "seed"})
-        groups.setdefault((f"{about['model']}{text}{reference}", settings), []).append((path, about, columns))
-    names = [name for name, _ in groups]
-    labelled = {}
-    for (name, _), group in groups.items():
-        if names.count(name) > 1:
-            name = str(group[0][0].with_suffix("")) + " (reference)" * name.endswith(" (reference)")
+        groups.setdefault((f"{about['model']}{text}", reference, settings), []).append((path, about, columns))
+    heads = [key[:2] for key in groups]
+    for (name, reference, _), group in groups.items():
+        if heads.count((name, reference)) > 1:
+            name = str(group[0][0].with_suffix(""))
         times = f" ×{len(group)}" if len(group) > 1 else ""
-        labelled[name.replace(" (", f"{times} (") if "(" in name else name + times] = group
+        labelled[name + times + reference] = group
     return labelled, len(runs) == len(files)
 
 
@@ -306,8 +298,9 @@ def draw_curves(figure, title, groups, of):
         known = model in COLORS and (model, reference) not in taken
         taken.add((model, reference))
         curves = [of(columns) for _, _, columns in runs]
-        epochs = min((xs for xs, _ in curves), key=len)
-        losses = np.array([ys[:len(epochs)] for _, ys in curves])
+        end = min(max(xs, default=0) for xs, _ in curves)
+        epochs = curves[0][0][curves[0][0] <= end]
+        losses = np.array([np.interp(epochs, xs, ys) if len(xs) else ys for xs, ys in curves])  # rows may be others
         (references if reference else own).append((epochs, losses.mean(axis=0)))
         color = COLORS[model] if known else next(spare)
         axes.plot(epochs, losses.mean(axis=0), label=name, color=color, linewidth=1 if reference else 1.5,
@@ -341,7 +334,9 @@ def print_table(groups):
 
 def compare(files, out, window):
     """Draw train_all.png and val_all.png of runs into a folder, print their table, show them; return exit status."""
-    groups, whole = read_groups(files or find_files(out), not files)
+    own = [path for model in COLORS if (path := out / f"{model}.csv").exists()]
+    references = [path for model in COLORS for path in sorted(REFERENCE.glob(f"{model}.[0-9].csv"))]
+    groups, whole = read_groups(files or own + references, not files)
     if not groups:
         warn("There is nothing to draw: train a network first (python relu.py)")
         return 2
@@ -376,6 +371,7 @@ if __name__ == "__main__":
                         help="folder to draw into (default runs)")
     parser.add_argument("--no-window", action="store_true", help="only draw the files")
     parser.add_argument("--watch", metavar="CSV", help="show one run in a window that follows it")
+    set_up_console()
     arguments = parser.parse_args()
     if arguments.watch:
         watch(arguments.watch)

@@ -3,10 +3,10 @@
     python stirnn.py             train on Shakespeare, with the losses in a window and samples in the console
     python stirnn.py --sample    write with the trained network; --help lists what else there is
 
-For layers d = 0 ... D-1 and steps t = 1 ... T, with x[0] the one-hot characters, forward and, upside down, backward:
+For layers d = 0 ... D-1 and steps t = 1 ... T of a sequence, x[0] in one-hot form, forward and, upside down, backward:
 
     z[d](t)   = x[d](t) Wxh[d] + bh[d]                   dx[d](t)   = dz[d](t) Wxh[d]'
-    h[d](t)   = relu(z[d](t) + h[d](t-1) Whh[d])         dz[d](t)   = (dh[d](t) + dz[d](t+1) Whh[d]') relu'(h[d](t))
+    h[d](t)   = relu(z[d](t) + h[d](t-1) Whh[d])         dz[d](t)   = (dh[d](t) + dz[d](t+1) Whh[d]') slope(h[d](t))
     x[d+1](t) = h[d](t) mask[d](t)         (dropout)     dh[d](t)   = dx[d+1](t) mask[d](t)
     logits(t) = x[D](t) Why + by                         dx[D](t)   = dlogits(t) Why'
     loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / T

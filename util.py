@@ -38,7 +38,7 @@ VALIDATION = slice(398254, 488961)  # the original's split of tinyshakespeare; t
 COLUMNS = "iteration", "epoch", "train_loss", "validation_loss", "penalty", "seconds"
 VERSION = 2  # of checkpoints and files of losses
 LAST_LOSSES = 100  # updates that the training loss shown is the mean of
-EARLY = 0, 100, 300  # iterations with a validation and a sample, besides those after every epoch
+EARLY = 100, 300  # iterations with a validation and a sample, besides 0 and those after every epoch
 DIVERGED = math.log(0x110000)  # nats per character of a blind guess among all of Unicode; worse is not worth saving
 
 
@@ -90,20 +90,14 @@ def read_text(path, option="--train"):
 
 def encode(text, vocabulary):
     """Return text as an array (N,) of indices into the sorted vocabulary, in the smallest unsigned type."""
-    index = np.zeros(0x110000, np.min_scalar_type(max(len(vocabulary) - 1, 0)))
-    index[[ord(character) for character in vocabulary]] = np.arange(len(vocabulary))
-    indices = np.empty(len(text), index.dtype)
-    for start in range(0, len(text), 2**20):  # by the megabyte: UTF-32 takes four times the room
-        piece = text[start:start + 2**20].encode("utf-32-le")
-        indices[start:start + 2**20] = index[np.frombuffer(piece, "<u4")]
-    return indices
+    index = {character: i for i, character in enumerate(vocabulary)}
+    smallest = np.min_scalar_type(max(len(vocabulary) - 1, 0))
+    return np.fromiter(map(index.__getitem__, text), smallest, len(text))
 
 
 def one_hot(indices, size, dtype=np.float32):
     """Return vectors (..., size) with a 1 at each of the indices (...)."""
-    vectors = np.zeros((indices.size, size), dtype)
-    vectors[np.arange(indices.size), indices.ravel()] = 1
-    return vectors.reshape(*indices.shape, size)
+    return (indices[..., None] == np.arange(size)).astype(dtype)
 
 
 def batch(text, number, batch_size, seq_size):
@@ -123,10 +117,10 @@ def streams(text, count):
     Each character but the first is a target once; where the last streams have run out of text, the target is -1.
     """
     length = math.ceil((len(text) - 1) / count)
-    position = np.arange(length)[:, None] + np.arange(count) * length
-    inside = position < len(text) - 1
-    position = np.where(inside, position, 0)
-    return text[position], np.where(inside, text[position + 1].astype(np.intp), -1)
+    padding = 0, length * count - (len(text) - 1)
+    inputs = np.pad(text[:-1], padding)
+    targets = np.pad(text[1:].astype(np.intp), padding, constant_values=-1)
+    return inputs.reshape(count, length).T, targets.reshape(count, length).T
 
 
 def download_shakespeare(folder):
@@ -182,8 +176,8 @@ def load_text(options, on_play=False):
         needed = max(needed + (needed - 1) // 9, 20)
     else:
         validation = read_text(held_out, "--val")
-    if len(validation) < 2 and held_out is not None:
-        fail(f"{held_out} has {len(validation)} character; a validation text needs at least 2")
+        if len(validation) < 2:
+            fail(f"{held_out} has {len(validation)} character; a validation text needs at least 2")
     if size < needed:
         fail(f"{path} has {size:,} characters; batches of {options.batch_size} x {options.seq_size} steps "
              f"need at least {needed:,}")
@@ -202,8 +196,8 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
 
     Losses and gradients are means over the sequences, states (D, B, H) are put together. The halves depend on the
     sizes alone, so that results are the same to the last bit on any number of cores. Small networks are not shared
-    out: handing over takes longer than it saves. Two threads would do if the steps were not so short: they would
-    mostly wait for Python's lock.
+    out: handing over takes longer than it saves. Two threads gain little: with steps this short they mostly wait for
+    Python's lock.
     """
     _, B, H = states.shape
     if B == 1 or H < 64:
@@ -340,13 +334,18 @@ def option(name, *values):
     return shlex.join([f"--{name.replace('_', '-')}", *map(str, values)])
 
 
+def set_up_console():
+    """Let Ctrl-C outside training end the program without a traceback, and what can't be shown be shown as a ?."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for stream in sys.stdout, sys.stderr:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main(model, description, settings, train, evaluate_loss, sample):
     """Do what the command line asks of a script: train its network, or sample from the saved one, or evaluate it."""
     set_up_processor()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C outside training ends the program without a traceback
-    for stream in sys.stdout, sys.stderr:
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that can't show a character shows a ? instead
+    set_up_console()
     options = parse_options(description, settings)
     try:
         with np.errstate(all="ignore"):  # a run tells when the loss is no longer finite, once
@@ -360,6 +359,8 @@ def main(model, description, settings, train, evaluate_loss, sample):
                 if options.quiet:
                     sys.stdout = open(os.devnull, "w", errors="replace")
                 train(options)
+    except OSError as error:
+        fail(f"{error.filename or model}: {reason(error)}", status=1)
     except MemoryError:
         fail("not enough memory for these sizes; try a smaller --hidden-size, --batch-size or --seq-size")
 
@@ -450,10 +451,10 @@ def load_network(model, folder=None, quiet=False):
 
     Without a folder it is that of the run in runs/ or, if there is none, the one that comes with the project.
     """
-    path = Path(folder or "runs") / f"{model}.npz"
+    path = Path("runs" if folder is None else folder) / f"{model}.npz"
     if folder is None and not path.exists() and (DATA / path.name).exists():
         path = DATA / path.name
-    alone = path.parent == DATA
+    alone = path.parent.resolve() == DATA
     meta, arrays = load_checkpoint(path, model, alone)
     if not quiet:
         warn(f"{path}: the network of epoch {meta['best_epoch']:.4g}, validation loss {meta['best_loss']:.4f}")
@@ -540,7 +541,7 @@ class Run:
             self.text, rng_states = load_text(options), []
             if self.text.path.resolve() == PLAY and "epochs" not in options.given:
                 options.epochs = PLAY_EPOCHS
-                say(f"The play is short, so that {PLAY_EPOCHS} epochs will do (--epochs N for another number)")
+                self.say(f"The play is short, so that {PLAY_EPOCHS} epochs will do (--epochs N for another number)")
             self.lock = lock(self.path.with_suffix(".lock"))
             self.keep_earlier()
         seeds = np.random.SeedSequence(options.seed).spawn(3)
@@ -572,7 +573,7 @@ class Run:
                 fail(f"the saved run has {option(name, saved)}, not {value}; "
                      "go on with its own value, or start a new run without --resume")
             if value != saved:
-                say(f"The saved run had {option(name, saved)}; it goes on with {value}")
+                self.say(f"The saved run had {option(name, saved)}; it goes on with {value}")
             setattr(options, name, value)
         for name in "train", "val":
             setattr(options, name, options.given.get(name, meta[name]))
@@ -602,7 +603,7 @@ class Run:
         folder.mkdir(exist_ok=True)
         for path in earlier:
             path.rename(folder / path.name)
-        say(f"An earlier run is kept in {folder} (--out {folder} resumes it and samples from it)")
+        self.say(f"An earlier run is kept in {folder} (--out {folder} resumes it and samples from it)")
 
     def begin(self, enough):
         """Say what is trained on what, and if there are not enough updates; the clock of training starts."""
@@ -619,7 +620,7 @@ class Run:
             self.say(f"Resuming after iteration {self.iteration:,} of {self.total:,}")
         self.started = time.monotonic() - self.seconds_before
 
-    def request_stop(self, number, frame=None):
+    def request_stop(self, number, frame):
         """Handle the first Ctrl-C or SIGTERM: training stops after the update in hand. The next ends it at once."""
         self.stop = number
         signal.signal(signal.SIGINT, signal.SIG_DFL)

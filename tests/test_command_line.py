@@ -199,6 +199,7 @@ def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_
     assert "comes with the project, trained on" in errors and "train your own: python relu.py" in errors
     assert "loss" in run(monkeypatch, "--evaluate", trained.text)[1]
     assert "there is no saved network" in refusal(util.load_network, "relu", "elsewhere")
+    assert run(monkeypatch, "--sample", 30, "--seed", 1, "--out", "data")[0] == output
     assert "--out" not in errors
     (tmp_path / "runs" / "1").mkdir(parents=True)
     shutil.copy(trained.folder / "relu.npz", tmp_path / "runs" / "1")

@@ -322,6 +322,7 @@ def test_a_window_that_closes_leaves_no_file_behind_unless_it_is_of_a_newer_one(
 
 
 @pytest.mark.parametrize("environment, why", [({"MPLBACKEND": "Agg"}, "MPLBACKEND=Agg"), ({}, ":987"),
+                                              ({"MPLBACKEND": "svg"}, "MPLBACKEND=svg"),
                                               ({"MPLBACKEND": "TkAgg"}, ":987")], ids=str)
 def test_why_there_is_no_window_is_told_in_a_line(environment, why, tmp_path):
     pytest.importorskip("tkinter", reason="this Python has no Tk")
@@ -410,6 +411,23 @@ def test_runs_that_differ_in_their_seed_only_are_one_curve_of_means_with_a_band_
     assert list(both[1].lines[0].get_ydata()) == pytest.approx([falling(epoch, 1.6) + 0.05 for epoch in range(5)])
 
 
+def test_runs_whose_rows_are_at_other_epochs_are_averaged_at_the_same_epochs(compare, tmp_path):
+    files = [write_run(tmp_path / f"{seed}.csv", seed=seed, loss=lambda epoch: 3 - epoch / 10) for seed in range(2)]
+    about, names, first, *rows = files[1].read_text().splitlines(keepends=True)
+    files[1].write_text("".join([about, names, first, *rows[1::2]]))  # every second row, as a published file may have
+    _, _, _, train, _ = compare(*files)
+    epochs, losses = train.lines[0].get_data()
+    assert len(epochs) == 40 and np.ptp(train.collections[0].get_paths()[0].vertices[:, 0]) > 3
+    assert losses[20:] == pytest.approx(graph.over_an_epoch(graph.read_csv(files[0])[1])[1][20:], abs=0.02)
+
+
+def test_a_name_that_the_terminal_cannot_show_is_shown_with_question_marks(tmp_path):
+    files = [write_run(tmp_path / f"{seed}.csv", seed=seed, text="ö.txt") for seed in range(2)]
+    environment = {**NO_DISPLAY, "PYTHONIOENCODING": "ascii"}
+    output, errors = end(start([ROOT / "graph.py", *files, "--out", tmp_path], env=environment))
+    assert "relu ?2" in output and not errors
+
+
 def test_own_runs_stand_out_from_references_which_end_with_the_longest_of_them(compare, tmp_path):
     write_run(tmp_path / "runs" / "relu.csv", epochs=3)
     write_run(tmp_path / "runs" / "tanh.csv", "tanh", epochs=5)
@@ -460,6 +478,8 @@ def test_compare_never_mixes_two_texts_without_saying_so(compare, tmp_path, caps
     files = [write_run(tmp_path / "one.csv"), write_run(tmp_path / "two.csv", text="other.txt", sha256="b" * 64)]
     status, rows, _, train, _ = compare(*files)
     assert status == 0 and [row["model"] for row in rows] == labels(train) == ["relu on play.txt", "relu on other.txt"]
+    twice = [write_run(tmp_path / f"{seed}.csv", text="book (1).txt", sha256="c" * 64, seed=seed) for seed in range(2)]
+    assert labels(compare(*twice, *files)[3])[0] == "relu on book (1).txt ×2"
     graph.compare(files, tmp_path, window=False)
     assert capsys.readouterr().out.startswith("Runs of different texts")
 
