@@ -70,7 +70,7 @@ def load_networks(folder):
     models = [name for name in MODELS if folder is None or (folder / f"{name}.npz").exists()]
     if not models:
         util.fail(f"there is no saved network in {folder}; train one first: {util.command('relu', folder)}")
-    return {name: util.load_network(name, folder or util.DATA) for name in models}
+    return {name: util.load_network(name, folder or util.DATA, quiet=True) for name in models}
 
 
 def read_known(path, networks, needed):

@@ -32,7 +32,8 @@ from helpers import ENVIRONMENT, ROOT, begin, change, do, kill, linux, named, pa
 SMALL = ["--hidden-size", "8", "--depth", "1", "--epochs", "1", "--batch-size", "4", "--seq-size", "10", "--no-window"]
 TEXT = "Wär’s nicht besser – fragt der Größte –, 🎭 zu schweigen?\nO, ’tis a naïve tongue that says not “No”.\n" * 20
 MODEST = settings(max_examples=100, deadline=None)
-THREADS = "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
+START = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1",
+         "MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 
 
 @pytest.fixture(scope="module")
@@ -165,14 +166,14 @@ def test_numbers_that_overflow_give_no_numpy_warnings_in_either_of_the_two_proce
 # How a script starts ---------------------------------------------------------------------------------------------
 
 @linux
-@pytest.mark.parametrize("own", [{}, {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}], ids=["unset", "set"])
-def test_blas_is_told_to_take_one_thread_unless_the_user_has_told_it_otherwise(own, trained):
-    plain = {name: value for name, value in ENVIRONMENT.items() if name not in THREADS}
+@pytest.mark.parametrize("own", [{}, {"OMP_NUM_THREADS": "3", "MALLOC_MMAP_THRESHOLD_": "9999"}], ids=["unset", "set"])
+def test_blas_is_told_to_take_one_thread_and_glibc_to_keep_memory_unless_the_user_has_said_otherwise(own, trained):
+    plain = {name: value for name, value in ENVIRONMENT.items() if name not in START}
     process = begin("relu", "--sample", 10**9, "--out", trained.folder, env={**plain, **own})
     assert process.stdout.read(10)
     there = dict(line.split("=", 1) for line in Path(f"/proc/{process.pid}/environ").read_text().split("\0") if line)
     kill(process)
-    assert {name: there.get(name) for name in THREADS} == {**dict.fromkeys(THREADS, "1"), **own}
+    assert {name: there.get(name) for name in START} == {**START, **own}
 
 
 @pytest.mark.parametrize("script", ["tanh", "relu", "stirnn", "nprnn", "graph"])
