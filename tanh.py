@@ -1,7 +1,7 @@
-"""Vanilla RNN with tanh: a character-level language model, written out by hand in NumPy.
+"""Vanilla RNN with tanh: a character-level language model in plain NumPy.
 
-    python tanh.py             train on Shakespeare, with the losses in a window and samples in the console
-    python tanh.py --sample    write with the trained network; --help lists what else there is
+    python tanh.py             train, with a plot of the losses and samples
+    python tanh.py --sample    write with the trained network (--help: more)
 
 For layers d = 0 ... D-1 and steps t = 1 ... T of a sequence, x[0] in one-hot form, forward and, upside down, backward:
 

@@ -57,8 +57,10 @@ def do(model, *words, status=0, **keywords):
 
 def wait_until(process, condition):
     """Wait for a condition, which must come true before the process ends."""
+    deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
 
 

@@ -490,11 +490,14 @@ def test_a_text_without_an_option_is_told_with_the_option_that_it_needs(tmp_path
 
 
 @pytest.mark.parametrize("script", [tanh, relu, stirnn, nprnn])
-def test_help_names_every_option_with_what_it_is_and_its_default(script, capsys, monkeypatch):
+def test_help_fits_a_terminal_and_names_every_option_with_what_it_is_and_its_default(script, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setitem(script.SETTINGS, "dropout", (0.0, *script.SETTINGS["dropout"][1:]))
     with pytest.raises(SystemExit) as stop:
         parse(script, "--help")
-    text = " ".join(capsys.readouterr().out.split())
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
+    text = " ".join(output.split())
     assert stop.value.code == 0 and f"python {script.MODEL}.py --sample" in text
     for name, (value, _, _, what) in {**script.SETTINGS, **util.OPTIONS}.items():
         default = "" if value is None or value is False else f" (default {value})"
