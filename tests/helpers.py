@@ -25,7 +25,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 ENVIRONMENT |= {"PYTHONIOENCODING": "utf-8",
                 "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # even a mistake of ours reaches no network
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals, limits, files or wording")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc, /dev/full or prlimit")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc, /dev/full, prlimit or X")
 children = []
 
 

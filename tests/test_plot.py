@@ -13,13 +13,13 @@ import matplotlib.figure
 import matplotlib.image
 import numpy as np
 import pytest
-from matplotlib.backend_bases import NavigationToolbar2
+from matplotlib.backend_bases import NavigationToolbar2, TimerBase
 
 import graph
 import relu
 from graph import COLUMNS, Grapher
 
-from helpers import ENVIRONMENT, ROOT, begin, end, start, train
+from helpers import ENVIRONMENT, ROOT, begin, end, linux, start, train
 
 NO_DISPLAY = {name: value for name, value in ENVIRONMENT.items() if name != "MPLBACKEND"}
 
@@ -321,6 +321,32 @@ def test_a_window_that_closes_leaves_no_file_behind_unless_it_is_of_a_newer_one(
     assert note.exists() == (newer is not None)
 
 
+def test_a_window_shows_new_losses_within_seconds_and_draws_for_3_percent_of_the_time_at_most(tmp_path, monkeypatch):
+    from matplotlib import pyplot
+    csv, clock, follow, drawn = write_run(tmp_path / "relu.csv"), [1000.0], [], []
+
+    def refresh(grapher):
+        clock[0] += 0.2
+        drawn.append(clock[0])
+
+    def show():
+        for seconds in [1] * 100:
+            clock[0] += seconds
+            write_run(csv, epochs=len(drawn) + 1)
+            os.utime(csv, ns=(0, int(clock[0] * 1e9)))
+            follow[0]()
+    monkeypatch.setattr(graph, "no_window", lambda: None)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(pyplot, "show", show)
+    monkeypatch.setattr(TimerBase, "add_callback", lambda timer, function: follow.append(function))
+    monkeypatch.setattr(Grapher, "refresh", refresh)
+    monkeypatch.setattr(graph.time, "monotonic", lambda: clock[0])
+    graph.watch(csv)
+    pyplot.close("all")
+    assert 0.2 / 0.035 < max(np.diff(drawn)) < 8 and len(drawn) > 10
+
+
+@linux  # elsewhere a window needs no DISPLAY
 @pytest.mark.parametrize("environment, why", [({"MPLBACKEND": "Agg"}, "MPLBACKEND=Agg"), ({}, ":987"),
                                               ({"MPLBACKEND": "svg"}, "MPLBACKEND=svg"),
                                               ({"MPLBACKEND": "TkAgg"}, ":987")], ids=str)
@@ -331,6 +357,7 @@ def test_why_there_is_no_window_is_told_in_a_line(environment, why, tmp_path):
     assert errors.count("\n") == 1 and "tkinter" not in errors
 
 
+@linux
 def test_a_display_that_is_not_there_leaves_the_png_file_and_a_line(tmp_path):
     run = start_training(tmp_path, ":987", "--quiet")
     wait_for(lambda: (tmp_path / "relu.png").exists())
@@ -380,7 +407,7 @@ def compare(tmp_path, monkeypatch, capsys):
 def test_compare_draws_all_models_and_prints_their_table(tmp_path):
     for number, model in enumerate(graph.COLORS):
         write_run(tmp_path / f"{model}.csv", model, loss=lambda epoch, to=1.4 + number / 10: falling(epoch, to))
-    output, errors = end(start([ROOT / "graph.py", "--out", tmp_path], env=NO_DISPLAY))
+    output, errors = end(start([ROOT / "graph.py", "--out", tmp_path, "--no-window"], env=NO_DISPLAY))
     rows = table(output)
     assert not errors and [row["model"] for row in rows] == list(graph.COLORS)
     final = falling(4, 1.5) + 0.05
@@ -424,7 +451,7 @@ def test_runs_whose_rows_are_at_other_epochs_are_averaged_at_the_same_epochs(com
 def test_a_name_that_the_terminal_cannot_show_is_shown_with_question_marks(tmp_path):
     files = [write_run(tmp_path / f"{seed}.csv", seed=seed, text="ö.txt") for seed in range(2)]
     environment = {**NO_DISPLAY, "PYTHONIOENCODING": "ascii"}
-    output, errors = end(start([ROOT / "graph.py", *files, "--out", tmp_path], env=environment))
+    output, errors = end(start([ROOT / "graph.py", *files, "--out", tmp_path, "--no-window"], env=environment))
     assert "relu ?2" in output and not errors
 
 
