@@ -168,6 +168,12 @@ def test_with_every_validation_comes_a_sample_of_the_same_network(run):
             in content
 
 
+def test_a_sample_does_not_change_the_masks_that_come_after_it(run):
+    rng = copy.deepcopy(run.dropout_masks[0].rng)
+    for masks in run.dropout_masks:
+        assert np.array_equal(run.model.dropout_masks(masks.shape, masks.rate, rng), masks.result)
+
+
 def test_the_best_network_is_that_of_the_lowest_validation_loss(run):
     best = min(run.evaluate_loss, key=lambda validation: validation.result)
     assert best is not run.evaluate_loss[-1], "the losses of this run do not show the difference"
