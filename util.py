@@ -223,14 +223,16 @@ def second_process():
     """Return the connection to a process that calls what it is sent; the first call starts it."""
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")  # inherits no lock, and is the same on every system
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process: this is inherited
     context.Process(target=call_what_comes, args=(theirs,), daemon=True).start()
+    signal.signal(signal.SIGINT, handler)
     theirs.close()
     return ours
 
 
 def call_what_comes(connection):
     """Call the functions that come, with their arguments, and send back what they return, until nothing comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows inherits nothing
     with contextlib.suppress(EOFError, OSError, MemoryError), np.errstate(all="ignore"):
         while True:
             function, arguments = connection.recv()

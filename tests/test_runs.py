@@ -187,6 +187,20 @@ def test_the_second_process_ends_with_the_first_and_costs_it_nothing_if_both_get
     train(relu, *RESUME, tmp_path, "--epochs", math.ceil((iteration(tmp_path) + 1) / PER_EPOCH))
 
 
+@linux
+@pytest.mark.skipif(util.CORES == 1, reason="one core has no second process")
+def test_ctrl_c_while_the_second_process_starts_prints_nothing_of_it(text, tmp_path):
+    words = [*TINY, "--train", text, "--out", tmp_path, "--hidden-size", 64, "--epochs", 1000]
+    process = begin("relu", *words, start_new_session=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(process, lambda: any(b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+                                    for pid in children.read_text().split()))
+    time.sleep(0.05)  # it is still importing NumPy
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == ""
+
+
 def test_a_signal_in_the_last_update_changes_nothing(short, tmp_path, at_update, capsys):
     at_update(relu, 2, lambda: signal.raise_signal(signal.SIGTERM))
     train(relu, *TINY, "--train", short, "--out", tmp_path, "--epochs", 2)
