@@ -89,9 +89,8 @@ def describe(text, networks):
 
 
 def epoch(about, name):
-    """Return words for the epoch of a network, none where an older file does not tell."""
-    epochs = about.get("epochs", {})
-    return f", epoch {epochs[name]:.4g}" if name in epochs else ""
+    """Return words for the epoch of a network."""
+    return f", epoch {about['epochs'][name]:.4g}"
 
 
 # Drawing ---------------------------------------------------------------------------------------------------------
@@ -100,7 +99,7 @@ def finish(axes, about, note=None):
     """Add to the axes what all have: a grid, and lines at the steps of back-propagation with a note at that height."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    for horizon in about.get("horizons", [100]):
+    for horizon in about["horizons"]:
         axes.axvline(horizon, color="#888888", linewidth=0.8)
         if note is not None:
             axes.annotate("training horizon", (horizon, note), (4, 4 - 8 * note), xycoords=axes.get_xaxis_transform(),
@@ -150,8 +149,9 @@ def read_csv(path, header, keys):
     try:
         content = path.read_text(encoding="utf-8")
         lines, curves, numbers = content.splitlines(), {}, header.count(",") - keys[0].count(",")
-        about = json.loads(lines.pop(0)[1:]) if content.startswith("#") else {}  # an older file may say nothing
-        if not isinstance(about, dict) or lines.pop(0) != header or not lines or not content.endswith("\n"):
+        about = json.loads(lines.pop(0).removeprefix("# "))
+        whole = lines.pop(0) == header and lines and content.endswith("\n")
+        if not whole or not about.keys() >= {"text", "epochs", "horizons"}:
             raise ValueError
         for line in lines:
             key, *row = line.rsplit(",", numbers)
@@ -161,5 +161,5 @@ def read_csv(path, header, keys):
         return about, {key: np.array(rows) for key, rows in curves.items()}
     except OSError as error:
         util.fail(f"cannot read {path}: {util.reason(error)}")
-    except (ValueError, LookupError):
+    except (ValueError, LookupError, AttributeError):
         util.fail(f"{path} is damaged; measure anew, without --redraw")

@@ -523,7 +523,7 @@ def test_a_figure_is_redrawn_from_its_published_file_alone_which_has_all_curves_
 
 
 def test_a_file_reads_back_as_it_was_written(tmp_path):
-    about = {"text": "play.txt", "epochs": {"stabilised": 1, "plain": 2.5}, "passage": "a,\n\u2028ж"}
+    about = {"text": "play.txt", "epochs": {"stabilised": 1, "plain": 2.5}, "horizons": [100], "passage": "a,\n\u2028ж"}
     common.write_csv(tmp_path / "norms.csv", norms.HEADER, about, STREAMS)
     told, curves = read("norms", tmp_path / "norms.csv")
     assert (told, {key: rows.tolist() for key, rows in curves.items()}) == (about, STREAMS)
@@ -534,17 +534,22 @@ def test_a_folder_that_cannot_be_written_to_is_told_of(project, call, refused):
 
 
 @pytest.mark.parametrize("content", [
-    None, b"", b"\xff\xfe", b"# {}\n", b"{HEADER}\n", b"# {}\n{HEADER}\n", b"# []\n{HEADER}\n{ROW}\n",
-    b"# {\n{HEADER}\n{ROW}\n", b"# {}\nnetwork\n{ROW}\n", b"{HEADER}\n{ROW}",
-    b"{HEADER}\n{ROW},5\n", b"{HEADER}\n{SHORT}\n", b"{HEADER}\nnobody,{ROW}\n", b"{HEADER}\n{ROW}\n\n{ROW}\n",
-    b"{HEADER}\n{ROW}\n{SHORT},nan\n"])
+    None, b"", b"\xff\xfe", b"{ABOUT}\n", b"{HEADER}\n", b"{HEADER}\n{ROW}\n", b"{ABOUT}\n{HEADER}\n",
+    b"# {}\n{HEADER}\n{ROW}\n", b"# []\n{HEADER}\n{ROW}\n", b"# {\n{HEADER}\n{ROW}\n",
+    b"{ABOUT}\nnetwork\n{ROW}\n", b"{ABOUT}\n{HEADER}\n{ROW}", b"{ABOUT}\n{HEADER}\n{ROW},5\n",
+    b"{ABOUT}\n{HEADER}\n{SHORT}\n", b"{ABOUT}\n{HEADER}\nnobody,{ROW}\n",
+    b"{ABOUT}\n{HEADER}\n{ROW}\n\n{ROW}\n", b"{ABOUT}\n{HEADER}\n{ROW}\n{SHORT},nan\n"])
 @pytest.mark.parametrize("name", ["reach", "norms"])  # keys of two words and of one
 def test_a_missing_or_damaged_file_is_refused(name, content, tmp_path, refused):
     path, (header, keys, *_) = tmp_path / "figure.csv", FIGURES[name]
     short = ",".join(f"{keys[0]},1,2,3,4".split(",")[:header.count(",")])
     if content is not None:
-        for place, words in ("{HEADER}", header), ("{ROW}", f"{short},5"), ("{SHORT}", short):
-            content = content.replace(place.encode(), words.encode())
+        about = '# {"text": "play.txt", "epochs": {}, "horizons": []}'
+        places = {"ABOUT": about, "HEADER": header, "ROW": f"{short},5", "SHORT": short}
+        for place, words in places.items():
+            content = content.replace(f"{{{place}}}".encode(), words.encode())
+        path.write_bytes("\n".join([about, header, f"{short},5", ""]).encode())
+        read(name, path)  # a whole one is not refused
         path.write_bytes(content)
     assert str(path) in refused(read, name, path)
 
