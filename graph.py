@@ -32,7 +32,7 @@ def read_csv(path):
 
     Raises OSError or, where it is not a whole file of ours, ValueError with the reason.
     """
-    content = Path(path).read_text(encoding="utf-8")
+    content = Path(path).read_text(encoding="utf-8", errors="replace")
     about, names, *lines = content.splitlines() if content.count("\n") > 1 else ("", "")
     try:
         about = json.loads(about.removeprefix("# "))
@@ -74,6 +74,15 @@ def over_an_epoch(columns):
     return epochs, np.array([np.median(losses[(epochs > end - min(1, end / 4)) & (epochs <= end)]) for end in epochs])
 
 
+def updates_per_second(columns):
+    """Return the speed of the median epoch, or of the whole run if it is shorter than two: a pause does not count."""
+    rows = np.flatnonzero(columns["epoch"] % 1 == 0)
+    if len(rows) < 3:
+        rows = [0, -1]
+    with np.errstate(all="ignore"):  # before the first update
+        return np.median(np.diff(columns["iteration"][rows]) / np.diff(columns["seconds"][rows]))
+
+
 def new_axes(figure, **words):
     """Return the axes of a figure of losses."""
     axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)", **words)
@@ -86,12 +95,15 @@ def fit(axes, curves):
     """Fit the axes to curves: neither the first steep fall nor a spike is to flatten all the rest."""
     end = max((xs[-1] for xs, _ in curves if len(xs)), default=0)
     parts = [ys[(xs >= 0.05 * end) & np.isfinite(ys)] for xs, ys in curves]
+    if sum(map(len, parts)) < 5:  # a run that has just begun: the fall is all that there is to see
+        parts = [ys[np.isfinite(ys)] for _, ys in curves]
     late = np.sort(np.concatenate(parts or [[]]))
-    late = late[late <= 3 * np.median(late)] if len(late) else late  # in a short run one row may be a spike
     if len(late):
-        latest = [ys[-1] for ys in parts if len(ys)]  # always in view, also where a loss rises
-        highest = max(late[int(0.98 * (len(late) - 1))], *latest)
-        margin = 0.04 * (highest - late[0]) + 0.01
+        bound = 3 * np.median(late)  # in a short run one row may be a spike
+        late = late[late <= bound]
+        latest = [ys[-1] for ys in parts if len(ys) and ys[-1] <= bound]  # in view, also where a loss rises
+        highest = max([late[int(0.98 * (len(late) - 1))], *latest])
+        margin = 0.04 * (highest - late[0]) or 0.5
         axes.set_ylim(late[0] - margin, highest + margin)
     axes.set_xlim(0, max(end, 0.1))
 
@@ -111,24 +123,29 @@ class Grapher:
         self.noise, = self.axes.plot([], [], linewidth=0.8, alpha=0.3)  # the training loss as it is
         self.train, = self.axes.plot([], [], linewidth=1.6, zorder=3)  # and its trend
         self.validation, = self.axes.plot([], [], color="#222222", marker=".", linewidth=1.2, zorder=3)
+        self.text = None  # the SHA-256 of the text whose references are drawn
         self.view = None  # the limits that were set last: if they are others now, the user has chosen a view
         self.due = 0.0
 
     def refresh(self):
         """Put what the CSV file says now into the lines, which stay the same objects, and fit the axes to them."""
         about, columns = read_csv(self.csv)
-        if self.view is None:
+        if self.text != about["sha256"]:  # at first, and when a new run takes the place of one on another text
+            for line in self.axes.lines[3:]:
+                line.remove()
             for model, label, other in self.behind(about):
                 self.axes.plot(*validation(other), color=COLORS[model], alpha=0.4, linewidth=1, label=label)
+            self.text, self.view = about["sha256"], None
         for line in self.noise, self.train:
             line.set_color(COLORS.get(about["model"], OTHER_COLORS[0]))
-        self.noise.set_data(*curve(columns, "train_loss"))
-        curves = over_an_epoch(columns), validation(columns)
-        for line, name, (epochs, losses) in zip((self.train, self.validation), ("train", "validation"), curves):
-            line.set_data(epochs, losses)
+        noise, trend, own = curve(columns, "train_loss"), over_an_epoch(columns), validation(columns)
+        self.train.set_marker("." if len(trend[0]) == 1 else "")
+        for line, data in (self.noise, noise), (self.train, trend), (self.validation, own):
+            line.set_data(*data)
+        for line, name, (_, losses) in (self.train, "train", noise), (self.validation, "validation", own):
             line.set_label(f"{name} {losses[-1]:.3f}" if len(losses) else f"{name} -")
         if self.view in (None, (self.axes.get_xlim(), self.axes.get_ylim())):
-            fit(self.axes, curves)
+            fit(self.axes, (trend, own))
             self.view = self.axes.get_xlim(), self.axes.get_ylim()
             if self.figure.canvas.toolbar:  # its Home button comes back to this view, which follows the run
                 self.figure.canvas.toolbar.update()
@@ -313,15 +330,14 @@ def draw_curves(figure, title, groups, of):
 
 def print_table(groups):
     """Print each group's means: losses (nats per character), of the final one half the range, perplexity and bits."""
-    table = [["model", "epochs", "train", "validation", "best", "ppl", "bits", "min", "char/s"]]
+    table = [["model", "epochs", "train", "validation", "best", "ppl", "bits", "minutes", "char/s"]]
     for name, runs in groups.items():
         figures = []
         for _, about, columns in runs:
             train, losses = over_an_epoch(columns)[1], validation(columns)[1]
-            minutes = columns["seconds"][-1] / 60
-            characters = columns["iteration"][-1] * about["batch_size"] * about["seq_size"]
-            figures.append([train[-1] if len(train) else math.nan, losses[-1], min(losses), minutes,
-                            characters / minutes / 60 if minutes else math.nan])
+            rate = updates_per_second(columns)
+            figures.append([train[-1] if len(train) else math.nan, losses[-1], min(losses),
+                            columns["iteration"][-1] / rate / 60, rate * about["batch_size"] * about["seq_size"]])
         train, final, best, minutes, speed = np.mean(figures, axis=0)
         half = f" ±{np.ptp([row[1] for row in figures]) / 2:.3f}" if len(runs) > 1 else ""
         table.append([name, f"{runs[0][2]['epoch'][-1]:.1f}", f"{train:.3f}", f"{final:.3f}{half}", f"{best:.3f}",

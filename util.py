@@ -38,7 +38,7 @@ VALIDATION = slice(398254, 488961)  # the original's split of tinyshakespeare; t
 COLUMNS = "iteration", "epoch", "train_loss", "validation_loss", "penalty", "seconds"
 VERSION = 2  # of checkpoints and files of losses
 LAST_LOSSES = 100  # updates that the training loss shown is the mean of
-EARLY = 100, 300  # iterations with a validation and a sample, besides 0 and those after every epoch
+EARLY = 100, 300  # iterations of the first epoch with a validation and a sample, besides 0 and the end of every epoch
 DIVERGED = math.log(0x110000)  # nats per character of a blind guess among all of Unicode; worse is not worth saving
 
 
@@ -125,7 +125,7 @@ def streams(text, count):
 
 def download_shakespeare(folder):
     """Download tinyshakespeare and write its training and validation text; raises OSError, leaves no part of a file."""
-    say(f"Downloading tinyshakespeare (1.1 MB) from {SHAKESPEARE}")
+    say(f"Downloading tinyshakespeare (1.1 MB) from {SHAKESPEARE.split('/')[2]}")
     try:
         with urllib.request.urlopen(SHAKESPEARE, timeout=10) as response:
             content = response.read()
@@ -151,8 +151,7 @@ def default_texts():
         try:
             download_shakespeare(DATA)
         except OSError as error:
-            say(f"Shakespeare could not be had: {reason(error)}. "
-                "Training on the play that comes with the project, data/play.txt.")
+            say(f"Shakespeare could not be had: {reason(error)}. Training on the project's play, data/play.txt")
             return PLAY, None
     return paths
 
@@ -178,6 +177,8 @@ def load_text(options, on_play=False):
         validation = read_text(held_out, "--val")
         if len(validation) < 2:
             fail(f"{held_out} has {len(validation)} character; a validation text needs at least 2")
+        if options.val and validation in train:
+            warn(f"{held_out} is part of {path}: its loss says nothing about any other text")
     if size < needed:
         fail(f"{path} has {size:,} characters; batches of {options.batch_size} x {options.seq_size} steps "
              f"need at least {needed:,}")
@@ -312,7 +313,7 @@ def parse_options(description, settings, words=None):
     known, unknown = parser.parse_known_args(words)
     given = vars(known)
     if unknown:
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], map(option, {**settings, **OPTIONS}), 1)
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], map(option, {**settings, **OPTIONS}), 1, 0.7)
         if os.path.isfile(unknown[0]):
             near = [option("train", unknown[0])]
         fail(f"there is no option {unknown[0]!r}; {f'did you mean {near[0]}?' if near else '--help lists all'}")
@@ -322,7 +323,7 @@ def parse_options(description, settings, words=None):
     for mode, others in ("sample", training | {"evaluate"}), ("evaluate", training | SAMPLING):
         wrong = sorted(map(option, given.keys() & others))
         if mode in given and wrong:
-            fail(f"{', '.join(wrong)} cannot be given with {option(mode)}, which trains nothing")
+            fail(f"{', '.join(wrong)} cannot be given with {option(mode)}, which does nothing else")
     for name in sorted(SAMPLING & given.keys()):
         if "sample" not in given:
             fail(f"{option(name)} goes with --sample: --sample {option(name, given[name])}")
@@ -443,7 +444,8 @@ def load_checkpoint(path, model, alone=False):
     try:
         return read_checkpoint(path, model, alone)
     except (FileNotFoundError, NotADirectoryError):
-        fail(f"there is no saved network {path}; train one first: {command(model, path.parent)}")
+        fail(f"there is no saved network {path} (a run saves its first after an epoch); "
+             f"train one first: {command(model, path.parent)}")
     except Exception as error:  # a damaged file can fail in any layer: zip, deflate, array header, JSON, our own keys
         fail(f"{path} is no checkpoint to go on from: {' '.join(str(error).split()) or type(error).__name__}")
 
@@ -461,7 +463,9 @@ def load_network(model, folder=None, quiet=False):
     if not quiet:
         warn(f"{path}: the network of epoch {meta['best_epoch']:.4g}, validation loss {meta['best_loss']:.4f}")
         if alone:
-            warn(f"It comes with the project, trained on {meta['text_name']}; train your own: python {model}.py")
+            warn(f"It comes with the project, trained on {meta['text_name']}.\nTo train your own: python {model}.py")
+            if Path("runs", f"{model}.csv").exists():
+                warn("Your run in runs has saved none yet; it does at the end of its first epoch")
             for earlier in sorted(Path("runs").glob(f"*/{path.name}")):
                 warn(f"An earlier one of yours is in {earlier.parent}: --out {earlier.parent}")
     return {name: array.astype(np.float32) for name, array in part(arrays, "best").items()}, meta
@@ -554,7 +558,7 @@ class Run:
         self.total = options.epochs * self.per_epoch
         if self.iteration >= self.total:
             say(f"{self.checkpoint} has all of its {options.epochs} epochs; "
-                "--epochs with a larger number goes on from there")
+                "a larger --epochs goes on from there, with the learning rate of so long a run")
             sys.exit(0)
         for number in signal.SIGINT, signal.SIGTERM:
             signal.signal(number, self.request_stop)
@@ -574,8 +578,6 @@ class Run:
             if value != saved and name not in ("epochs", "learning_rate"):
                 fail(f"the saved run has {option(name, saved)}, not {value}; "
                      "go on with its own value, or start a new run without --resume")
-            if value != saved:
-                self.say(f"The saved run had {option(name, saved)}; it goes on with {value}")
             setattr(options, name, value)
         for name in "train", "val":
             setattr(options, name, options.given.get(name, meta[name]))
@@ -583,6 +585,9 @@ class Run:
         if text.sha256 != meta["sha256"]:
             fail(f"the saved run's text is {meta['text_name']} with SHA-256 {meta['sha256'][:12]}...; "
                  f"{text.path.name} has {text.sha256[:12]}...: give the run's own text with --train and --val")
+        for name, saved in settings.items():
+            if getattr(options, name) != saved:
+                self.say(f"The saved run had {option(name, saved)}; it goes on with {getattr(options, name)}")
         self.lock = lock(self.path.with_suffix(".lock"))
         self.weights, self.caches, self.states = part(arrays, "weights"), part(arrays, "caches"), arrays["states"]
         self.best_weights, self.best_loss, self.best_epoch = part(arrays, "best"), meta["best_loss"], meta["best_epoch"]
@@ -634,7 +639,7 @@ class Run:
 
     def validation_is_due(self):
         """Return whether this is the end of an epoch, or an early moment worth a look."""
-        return self.iteration % self.per_epoch == 0 or self.iteration in EARLY
+        return self.iteration % self.per_epoch == 0 or self.iteration in EARLY and self.iteration < self.per_epoch
 
     def note(self, loss, penalty=math.nan):
         """Take note of an update: of its loss, which proves the state before it, and now and then in a row."""
@@ -774,8 +779,9 @@ class Run:
         left = f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if updates >= 20 else "-:--:--"  # the first tell nothing
         train = f"  train {np.mean(self.losses):.3f}" if self.losses else ""
         line = (f"epoch {self.iteration / self.per_epoch:6.2f}/{self.options.epochs}  {left} left{train}  "
-                f"validation {self.validation_loss:.3f}  "
-                f"{rate * self.options.batch_size * self.options.seq_size:,.0f} char/s")
+                f"validation {self.validation_loss:.3f}")
+        if updates:
+            line += f"  {rate * self.options.batch_size * self.options.seq_size:,.0f} char/s"
         if on_terminal():
             line = line[:shutil.get_terminal_size().columns - 1]
             self.say("\r" + line.ljust(self.progress_width), end="")

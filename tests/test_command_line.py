@@ -204,6 +204,9 @@ def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_
     assert "--out" not in errors
     (tmp_path / "runs" / "1").mkdir(parents=True)
     shutil.copy(trained.folder / "relu.npz", tmp_path / "runs" / "1")
+    (tmp_path / "runs" / "relu.csv").write_text("")
+    assert "Your run in runs has saved none yet" not in errors
+    assert "Your run in runs has saved none yet" in run(monkeypatch, "--sample", 1)[1]
     assert f"An earlier one of yours is in {Path('runs', '1')}: --out" in run(monkeypatch, "--sample", 1)[1]
     shutil.copy(trained.folder / "relu.npz", tmp_path / "runs")
     _, errors = run(monkeypatch, "--sample", 30)
@@ -372,6 +375,14 @@ def test_a_validation_text_of_one_character_is_refused(trained, tmp_path):
     assert "val.txt has 1 character; a validation text needs at least 2" in refusal(util.load_text, options)
 
 
+def test_a_validation_text_that_is_part_of_the_training_text_is_told_of(trained, tmp_path, capsys):
+    content = trained.text.read_text(encoding="utf-8")
+    for part, told in (content[10:60], True), (content, True), (content[::-1], False):
+        (tmp_path / "val.txt").write_text(part, encoding="utf-8")
+        util.load_text(parse(relu, "--train", trained.text, "--val", tmp_path / "val.txt"))
+        assert ("val.txt is part of " in capsys.readouterr().err) == told
+
+
 @pytest.mark.parametrize("option", ["--train", "--val"])
 def test_an_empty_path_is_a_mistake_and_not_the_default(trained, option):
     options = parse(relu, "--train", trained.text, option, "")
@@ -475,13 +486,13 @@ def test_every_setting_can_be_given(script):
 
 
 @pytest.mark.parametrize("word, meant", [
-    ("--hidden", "--hidden-size"), ("--epoch=3", "--epochs"), ("--no-plot", None), ("--warmup", "--warm-up"),
-    ("text.txt", None),
+    ("--hidden", "--hidden-size"), ("--epoch=3", "--epochs"), ("--warmup", "--warm-up"),
+    ("--watch", None), ("--no-plot", None), ("text.txt", None),
 ])
 def test_a_word_that_is_no_option_is_told_with_the_option_that_may_have_been_meant(word, meant):
     line = refusal(parse, relu, word)
     assert f"there is no option {word!r}; " in line
-    assert f"did you mean {meant}?\n" in line if meant else ("did you mean" in line) == word.startswith("-")
+    assert f"did you mean {meant}?\n" in line if meant else "did you mean" not in line
 
 
 def test_a_text_without_an_option_is_told_with_the_option_that_it_needs(tmp_path):

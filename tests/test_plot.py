@@ -78,8 +78,9 @@ def test_a_redraw_updates_the_same_lines_and_shows_the_latest_figures(tmp_path):
     assert list(grapher.axes.lines) == lines and len(grapher.train.get_xdata()) == 40
     assert list(grapher.validation.get_xdata()) == [0, 1, 2, 3, 4]
     assert "relu on play.txt, epoch 4.0" in grapher.axes.get_title()
+    assert {f"train {falling(4):.3f}", f"validation {falling(4) + 0.05:.3f}"} <= set(labels(grapher.axes))
     trend = np.median([falling(3 + n / 10) for n in range(1, 11)])  # over the last epoch; behind it stands the noise
-    assert {f"train {trend:.3f}", f"validation {falling(4) + 0.05:.3f}"} <= set(labels(grapher.axes))
+    assert grapher.train.get_ydata()[-1] == pytest.approx(trend, abs=1e-5)
     assert grapher.train.get_ydata()[-1] == pytest.approx(trend)
     assert list(grapher.noise.get_ydata()) == pytest.approx([falling(n / 10) for n in range(1, 41)])
     assert grapher.axes.get_ylabel() == "loss (nats per character)" and grapher.axes.get_xlabel() == "epoch"
@@ -119,6 +120,9 @@ def test_behind_a_run_are_the_other_models_own_runs_and_else_references_on_the_s
     grapher.refresh()
     behind = labels(grapher.axes)[2:]
     assert behind == ["tanh", "relu (reference)", "nprnn (reference)"]
+    write_run(tmp_path / "relu.csv", sha256="b" * 64)  # a new run on another text, followed by the same window
+    grapher.refresh()
+    assert labels(grapher.axes)[2:] == ["stirnn (reference)", "nprnn"] and len(grapher.axes.lines) == 5
 
 
 def spiky(epoch):
@@ -140,6 +144,15 @@ def test_a_short_run_with_few_rows_is_not_flattened_by_two_that_are_spikes(tmp_p
     epochs = np.arange(1.0, 6)
     graph.fit(axes, [(epochs, np.array([1e12, 3643, 1.9, 1.7, 1.6])), (epochs, np.array([2.1, 1.9, 1.7, 1.6, 1.5]))])
     assert axes.get_ylim()[0] < 1.5 and 1.9 < axes.get_ylim()[1] < 3
+
+
+@pytest.mark.parametrize("epochs", [0, 0.1, 0.2])
+def test_a_run_that_has_just_begun_shows_all_of_its_fall_each_point_of_it(epochs, tmp_path):
+    grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=epochs))
+    grapher.refresh()
+    low, high = grapher.axes.get_ylim()
+    assert 0.3 < high - low < 2 and in_view(grapher.axes, 0, falling(0) + 0.05)
+    assert grapher.train.get_marker() == "." or len(grapher.train.get_xdata()) != 1
 
 
 @pytest.mark.parametrize("epochs", [0, 0.1, 0.2, 1, 3])
@@ -412,7 +425,7 @@ def test_compare_draws_all_models_and_prints_their_table(tmp_path):
     assert not errors and [row["model"] for row in rows] == list(graph.COLORS)
     final = falling(4, 1.5) + 0.05
     expected = {"model": "relu", "epochs": "4.0", "validation": f"{final:.3f}", "best": f"{final:.3f}",
-                "ppl": f"{math.exp(final):.4g}", "bits": f"{final / math.log(2):.3f}", "min": "1.3", "char/s": "50,000"}
+                "ppl": f"{math.exp(final):.4g}", "bits": f"{final / math.log(2):.3f}", "minutes": "1.3", "char/s": "50,000"}
     assert expected.items() <= rows[1].items()
     assert output.splitlines()[-1].startswith("Drawn: ")
     for name in "train_all.png", "val_all.png":
@@ -498,7 +511,7 @@ def test_compare_leaves_out_files_that_are_not_whole_and_says_why(compare, tmp_p
     status, rows, errors, *_ = compare(*bad, good)
     assert status == 2 and [row["model"] for row in rows] == ["relu"]
     assert [re.match(r"(.*) is left out: .", line)[1] for line in errors.splitlines()] == list(map(str, bad))
-    assert errors.count("line 43 is damaged") == 2
+    assert errors.count("line 43 is damaged") == 2 and "codec" not in errors and "byte" not in errors
 
 
 def test_compare_never_mixes_two_texts_without_saying_so(compare, tmp_path, capsys):

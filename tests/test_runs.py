@@ -434,10 +434,9 @@ def test_sampling_draws_from_the_network_of_the_lowest_validation_loss_and_says_
                       f"validation loss {losses[best]:.4f}\n")
 
 
-def test_validations_and_samples_come_after_every_epoch_and_early_and_the_text_file_keeps_all(reference):
+def test_validations_and_samples_come_after_every_epoch_and_the_text_file_keeps_all(reference):
     validated = [row for row in reference()["rows"] if row["validation_loss"]]
-    moments = sorted({0, 100, 300, *range(0, EPOCHS * PER_EPOCH + 1, PER_EPOCH)})
-    assert [int(row["iteration"]) for row in validated] == moments
+    assert [int(row["iteration"]) for row in validated] == list(range(0, EPOCHS * PER_EPOCH + 1, PER_EPOCH))
     _, *parts = re.split(r"^--- iteration ([\d,]+), validation loss ([\d.]+)\n", reference()["text file"].decode(),
                          flags=re.MULTILINE)
     heads = [(f"{int(row['iteration']):,}", f"{float(row['validation_loss']):.3f}") for row in validated]
