@@ -425,7 +425,8 @@ def test_compare_draws_all_models_and_prints_their_table(tmp_path):
     assert not errors and [row["model"] for row in rows] == list(graph.COLORS)
     final = falling(4, 1.5) + 0.05
     expected = {"model": "relu", "epochs": "4.0", "validation": f"{final:.3f}", "best": f"{final:.3f}",
-                "ppl": f"{math.exp(final):.4g}", "bits": f"{final / math.log(2):.3f}", "minutes": "1.3", "char/s": "50,000"}
+                "ppl": f"{math.exp(final):.4g}", "bits": f"{final / math.log(2):.3f}", "minutes": "1.3",
+                "char/s": "50,000"}
     assert expected.items() <= rows[1].items()
     assert output.splitlines()[-1].startswith("Drawn: ")
     for name in "train_all.png", "val_all.png":
