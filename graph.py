@@ -344,8 +344,12 @@ def print_table(groups):
                       f"{math.exp(min(final, 700)):.4g}", f"{final / math.log(2):.3f}", f"{minutes:.1f}",
                       f"{speed:,.0f}"])
     widths = [max(map(len, column)) for column in zip(*table)]
+    room = min(widths[0], 80 - sum(width + 1 for width in widths[1:]))
     for name, *words in table:
-        say(" ".join([name.ljust(widths[0]), *(word.rjust(width) for word, width in zip(words, widths[1:]))]))
+        if len(name) > room:  # a long name has a line of its own
+            say(name)
+            name = ""
+        say(" ".join([name.ljust(room), *(word.rjust(width) for word, width in zip(words, widths[1:]))]))
 
 
 def compare(files, out, window):
@@ -375,6 +379,7 @@ def compare(files, out, window):
     print_table(groups)
     say(f"Drawn: {out / 'train_all.png'}, {out / 'val_all.png'}")
     if show:
+        say("Close the windows to end.")
         pyplot.show()
     return 0 if whole else 2
 

@@ -320,10 +320,11 @@ def parse_options(description, settings, words=None):
     if [] in given.values():  # what Python before 3.13 makes of --prime=--
         fail("-- cannot be an option's value")
     training = settings.keys() - {"seed"} | {"train", "val", "save_every", "resume"}
-    for mode, others in ("sample", training | {"evaluate"}), ("evaluate", training | SAMPLING):
+    for mode, others in (("sample", training | {"evaluate"}), ("evaluate", training | SAMPLING),
+                         ("prime_file", {"prime"})):
         wrong = sorted(map(option, given.keys() & others))
         if mode in given and wrong:
-            fail(f"{', '.join(wrong)} cannot be given with {option(mode)}, which does nothing else")
+            fail(f"{', '.join(wrong)} cannot be given with {option(mode)}")
     for name in sorted(SAMPLING & given.keys()):
         if "sample" not in given:
             fail(f"{option(name)} goes with --sample: --sample {option(name, given[name])}")
@@ -372,7 +373,7 @@ def print_sample(model, options, sample):
     """Print the prime and options.sample characters from the saved network, each as it is drawn."""
     prime = options.prime or ""
     if options.prime_file is not None:
-        prime += read_text(options.prime_file, "--prime-file")
+        prime = read_text(options.prime_file, "--prime-file")
     weights, meta = load_network(model, options.given.get("out"), options.quiet)
     unknown = sorted(set(prime) - set(meta["vocabulary"]))
     if unknown:

@@ -343,10 +343,11 @@ def test_sizes_for_which_there_is_not_enough_memory_are_told_in_one_line(trained
 
 
 @pytest.mark.parametrize("mode, words, why", [
-    ("--sample=9", ["--batch-size", "4", "--train", "a"], "--batch-size, --train cannot be given with --sample, which"),
+    ("--sample=9", ["--batch-size", "4", "--train", "a"], "--batch-size, --train cannot be given with --sample"),
     ("--evaluate=a", ["--epochs", "4", "--temperature", "1"], "--epochs, --temperature cannot be given with"),
-    ("--sample", ["--evaluate", "a", "--resume"], "--evaluate, --resume cannot be given with --sample, which"),
+    ("--sample", ["--evaluate", "a", "--resume"], "--evaluate, --resume cannot be given with --sample"),
     ("--quiet", ["--prime", "a b"], "--prime goes with --sample: --sample --prime 'a b'"),
+    ("--sample", ["--prime", "a", "--prime-file", "b"], "--prime cannot be given with --prime-file"),
     ("--quiet", ["--prime-file", "a"], "--prime-file goes with --sample"),
     ("--resume", ["--temperature", "0.5"], "--temperature goes with --sample: --sample --temperature 0.5"),
 ])

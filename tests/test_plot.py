@@ -388,6 +388,8 @@ def test_what_is_not_there_cannot_be_watched(tmp_path):
 
 def table(output):
     """Return the rows of the table that is printed, as dicts."""
+    assert all(len(line) <= 80 or line.startswith(("/", "Drawn")) for line in output.splitlines())
+    output = re.sub(r"(?m)^(\S.*)\n +", r"\1 ", output)  # a long name has a line of its own
     lines = [line.replace(" ±", "±").split() for line in output.splitlines()]
     head, *rows = lines[[words[0] for words in lines].index("model"):-1]
     figures = len(head) - 1  # the rest of a row is a name, of as many words as it has
