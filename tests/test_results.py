@@ -75,6 +75,13 @@ def test_the_readmes_table_shows_the_means_of_the_published_runs(model):
     assert {title: row[title] for title in expected} == expected
 
 
+def test_the_readme_ranks_a_network_behind_those_only_whose_runs_all_end_below_all_of_its_own():
+    finals = {model: [validation(columns)[1][-1] for _, columns in published(model)] for model in MODELS}
+    ranks = {f"`{model}.py`": str(1 + sum(max(other) < min(own) for other in finals.values()))
+             for model, own in finals.items()}
+    assert {script: row["rank"] for script, row in table("rank").items()} == ranks
+
+
 def test_the_readmes_row_beside_nanogpt_is_that_of_its_run():
     about, columns = read_csv(REFERENCE / "nanogpt.csv")
     losses, shape = validation(columns)[1], (about["hidden_size"], about["depth"])
