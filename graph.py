@@ -102,7 +102,7 @@ def fit(axes, curves):
         bound = 3 * np.median(late)  # in a short run one row may be a spike
         late = late[late <= bound]
         latest = [ys[-1] for ys in parts if len(ys) and ys[-1] <= bound]  # in view, also where a loss rises
-        highest = max([late[int(0.98 * (len(late) - 1))], *latest])
+        highest = max([late[math.ceil(0.98 * (len(late) - 1))], *latest])
         margin = 0.04 * (highest - late[0]) or 0.5
         axes.set_ylim(late[0] - margin, highest + margin)
     axes.set_xlim(0, max(end, 0.1))
