@@ -367,7 +367,7 @@ def compare(files, out, window):
     from matplotlib.figure import Figure
     for name, title, of in (("train_all", "Training loss (with dropout; median over an epoch)", over_an_epoch),
                             ("val_all", "Validation loss", validation)):
-        figure = (pyplot.figure if show else Figure)(figsize=(8, 5), layout="constrained")
+        figure = pyplot.figure(title, (8, 5), layout="constrained") if show else Figure((8, 5), layout="constrained")
         draw_curves(figure, title, groups, of)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=120)

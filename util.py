@@ -466,7 +466,7 @@ def load_network(model, folder=None, quiet=False):
         if alone:
             warn(f"It comes with the project, trained on {meta['text_name']}.\nTo train your own: python {model}.py")
             if Path("runs", f"{model}.csv").exists():
-                warn("Your run in runs has saved none yet; it does at the end of its first epoch")
+                warn("Your run in runs has saved none yet: it does so at the end of its first epoch")
             for earlier in sorted(Path("runs").glob(f"*/{path.name}")):
                 warn(f"An earlier one of yours is in {earlier.parent}: --out {earlier.parent}")
     return {name: array.astype(np.float32) for name, array in part(arrays, "best").items()}, meta

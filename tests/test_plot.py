@@ -292,6 +292,17 @@ def test_a_window_follows_the_run_and_training_goes_on_when_it_is_resized_and_cl
     assert not windows(display) and not interrupt(run)
 
 
+def test_a_comparison_opens_both_its_figures_and_says_that_they_are_waited_for(screen, tmp_path):
+    environment = {**NO_DISPLAY, "DISPLAY": screen[0]}
+    comparison = start([ROOT / "graph.py", write_run(tmp_path / "relu.csv"), "--out", tmp_path], env=environment)
+    for title in "Training loss", "Validation loss":
+        wait_for(lambda title=title: xdotool(screen[0], "search", "--onlyvisible", "--name", title).stdout)
+    assert comparison.poll() is None
+    comparison.send_signal(signal.SIGINT)  # which ends it without a traceback
+    output, errors = end(comparison, status=-signal.SIGINT)
+    assert output.endswith("Close the windows to end.\n") and not errors
+
+
 def test_training_goes_on_when_the_display_goes_away(screen, tmp_path):
     display, server = screen
     run = start_training(tmp_path, display)
