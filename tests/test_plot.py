@@ -120,8 +120,10 @@ def test_behind_a_run_are_the_other_models_own_runs_and_else_references_on_the_s
     grapher.refresh()
     behind = labels(grapher.axes)[2:]
     assert behind == ["tanh", "relu (reference)", "nprnn (reference)"]
+    grapher.axes.set_xlim(0.5, 1)  # a view that is of the run so far
     write_run(tmp_path / "relu.csv", sha256="b" * 64)  # a new run on another text, followed by the same window
     grapher.refresh()
+    assert grapher.axes.get_xlim() == (0, 4)
     assert labels(grapher.axes)[2:] == ["stirnn (reference)", "nprnn"] and len(grapher.axes.lines) == 5
 
 
@@ -139,10 +141,11 @@ def test_neither_the_first_steep_fall_nor_spikes_flatten_the_axis(epochs, tmp_pa
     assert all(in_view(grapher.axes, epoch, falling(epoch)) for epoch in later)
 
 
-def test_a_short_run_with_few_rows_is_not_flattened_by_two_that_are_spikes(tmp_path):
+@pytest.mark.parametrize("losses", [(1e12, 3643, 1.9, 1.7, 1.6), (1.9, 1.7, 1.6, 3643, 99)], ids=["first", "last"])
+def test_a_short_run_with_few_rows_is_not_flattened_by_two_that_are_spikes(losses):
     axes = graph.new_axes(matplotlib.figure.Figure())
     epochs = np.arange(1.0, 6)
-    graph.fit(axes, [(epochs, np.array([1e12, 3643, 1.9, 1.7, 1.6])), (epochs, np.array([2.1, 1.9, 1.7, 1.6, 1.5]))])
+    graph.fit(axes, [(epochs, np.array(losses)), (epochs, np.array([2.1, 1.9, 1.7, 1.6, 1.5]))])
     assert axes.get_ylim()[0] < 1.5 and 1.9 < axes.get_ylim()[1] < 3
 
 
