@@ -157,14 +157,12 @@ def evaluate_loss(weights, text, streams=10, seq_size=100):
     """
     V, H = weights["Wxh0"].shape
     states = np.zeros((sum(name.startswith("Whh") for name in weights), streams, H), weights["Why"].dtype)
-    inputs, targets = util.streams(text, streams)
     nats = 0.0
-    for start in range(0, len(inputs), seq_size):
-        target = targets[start:start + seq_size].ravel()
-        logits, _, hs = forward(weights, util.one_hot(inputs[start:start + seq_size], V, states.dtype), states)
+    for inputs, targets in util.streams(text, streams, seq_size):
+        logits, _, hs = forward(weights, util.one_hot(inputs, V, states.dtype), states)
         states = hs[:, -1]
-        rows = np.flatnonzero(target >= 0)  # the last streams may be shorter: -1 is no target
-        nats -= log_softmax(logits)[rows, target[rows]].sum(dtype=np.float64)
+        rows = np.flatnonzero(targets >= 0)  # the last streams may be shorter: -1 is no target
+        nats -= log_softmax(logits)[rows, targets.flat[rows]].sum(dtype=np.float64)
     return nats / (len(text) - 1)
 
 
@@ -178,10 +176,8 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
     unread = util.encode(prime or ("\n" if "\n" in vocabulary else vocabulary[0]), vocabulary)
     for _ in range(length):
         logits, _, hs = forward(weights, util.one_hot(unread[:, None], V, states.dtype), states)
-        states = hs[:, -1]
-        scaled = logits[-1].astype(np.float64)
-        scaled = (scaled - scaled.max()) / temperature  # first the difference: near 0 this is greedy and can't overflow
-        cumulative = np.exp(scaled).cumsum()
+        states, logits = hs[:, -1], logits[-1].astype(np.float64)
+        cumulative = np.exp((logits - logits.max()) / temperature).cumsum()  # greedy near 0; no exponent is above 0
         unread = np.searchsorted(cumulative, rng.random(1) * cumulative[-1], side="right")
         unread = np.minimum(unread, V - 1)  # of a network that has diverged: not a number comes behind the last
         yield vocabulary[unread[0]]

@@ -111,16 +111,17 @@ def batch(text, number, batch_size, seq_size):
     return characters[:-1], characters[1:]
 
 
-def streams(text, count):
-    """Return inputs and targets (L, count) that read all of an encoded text (N,) as contiguous streams side by side.
+def streams(text, count, seq_size):
+    """Yield inputs and targets (up to seq_size, count) that read all of an encoded text (N,) as streams side by side.
 
     Each character but the first is a target once; where the last streams have run out of text, the target is -1.
     """
     length = math.ceil((len(text) - 1) / count)
     padding = 0, length * count - (len(text) - 1)
-    inputs = np.pad(text[:-1], padding)
-    targets = np.pad(text[1:].astype(np.intp), padding, constant_values=-1)
-    return inputs.reshape(count, length).T, targets.reshape(count, length).T
+    inputs = np.pad(text[:-1], padding).reshape(count, length).T
+    targets = np.pad(text[1:].astype(np.intp), padding, constant_values=-1).reshape(count, length).T
+    for start in range(0, length, seq_size):
+        yield inputs[start:start + seq_size], targets[start:start + seq_size]
 
 
 def download_shakespeare(folder):

@@ -137,10 +137,12 @@ def test_an_epoch_reads_each_of_the_equal_stretches_in_order_without_gap_or_over
 
 
 @modest
-@given(st.integers(2, 300), st.integers(1, 20))
-def test_streams_make_each_character_but_the_first_a_target_once_with_the_one_before_as_its_input(length, count):
+@given(st.integers(2, 300), st.integers(1, 20), st.integers(1, 40))
+def test_streams_make_each_character_but_the_first_a_target_once_with_the_one_before_as_its_input(length, count, T):
     text = np.arange(length, dtype=np.uint16)
-    inputs, targets = util.streams(text, count)
+    parts = list(util.streams(text, count, T))
+    assert all(len(inputs) == T for inputs, _ in parts[:-1]) and 0 < len(parts[-1][0]) <= T
+    inputs, targets = map(np.concatenate, zip(*parts))
     assert inputs.shape == targets.shape == (math.ceil((length - 1) / count), count)
     inside = targets >= 0
     assert np.array_equal(np.sort(targets[inside]), np.arange(1, length))
