@@ -33,14 +33,14 @@ def table(title, readme=README):
 
 
 @each_model
-def test_the_published_runs_have_the_settings_of_the_script_and_a_seed_each(model):
+def test_the_published_runs_are_three_with_the_settings_of_the_script_and_a_seed_each(model):
     runs, settings = published(model), importlib.import_module(model).SETTINGS
     for about, _ in runs:
         changed = {name for name, (value, *_) in settings.items() if about[name] != value}
         assert changed <= {"epochs", "seed"}
         assert about["epochs"] * UPDATES * settings["warm_up_share"][0] > about["warm_up"]
         assert (about["model"], about["text"]) == (model, "shakespear_train.txt")
-    assert runs and len({about["seed"] for about, _ in runs}) == len(runs)
+    assert [about["seed"] for about, _ in runs] == [1, 2, 3]
 
 
 def test_the_published_runs_are_of_one_text_and_one_length():
@@ -69,7 +69,7 @@ def test_the_readmes_table_shows_the_means_of_the_published_runs(model):
     minutes = np.mean([about["epochs"] * UPDATES / updates_per_second(columns) / 60
                        for about, columns in published(model)])
     expected = {title: f"{value:.3f}" for title, value in measured.items()}
-    expected["validation"] += f" ± {half:.3f}" if len(figures) > 1 else ""
+    expected["validation"] += f" ± {half:.3f}"
     expected |= {"minutes": f"{minutes:.0f}", "characters per second": f"{rate * 1000:,.0f}"}
     row = table("bits per character")[f"`{model}.py`"]
     assert {title: row[title] for title in expected} == expected
@@ -111,12 +111,13 @@ def test_the_readme_shows_what_the_published_run_wrote_at_six_moments():
 
 
 @each_model
-def test_a_network_that_comes_with_the_project_is_that_of_a_published_run_and_small(model):
+def test_a_network_that_comes_with_the_project_is_that_of_the_middle_run_and_small(model):
     path = util.DATA / f"{model}.npz"
     _, meta = util.load_network(model, util.DATA)
-    losses = [min(validation(columns)[1]) for about, columns in published(model)
-              if about["seed"] == meta["settings"]["seed"]]
-    assert losses == [pytest.approx(meta["best_loss"], abs=1e-6)] and path.stat().st_size < 800_000
+    runs = sorted((validation(columns)[1][-1], min(validation(columns)[1]), about["seed"])
+                  for about, columns in published(model))
+    assert (pytest.approx(meta["best_loss"], abs=1e-6), meta["settings"]["seed"]) == runs[1][1:]
+    assert path.stat().st_size < 800_000
     with np.load(path, allow_pickle=False) as file:
         assert {file[name].dtype for name in file.files} - {file["meta"].dtype} == {np.dtype(np.float16)}
 
