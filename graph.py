@@ -6,7 +6,6 @@ Everything is drawn from the CSV files that the runs write. Losses are cross-ent
 import argparse
 import contextlib
 import io
-import itertools
 import json
 import math
 import os
@@ -20,7 +19,7 @@ try:
 except ImportError:
     raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
 
-from util import COLUMNS, VERSION, reason, say, set_up_console, warn, write_file
+from util import COLUMNS, VERSION, fail, reason, say, set_up_console, warn, write_file
 
 COLORS = {"tanh": "#0072B2", "relu": "#D55E00", "stirnn": "#CC79A7", "nprnn": "#009E73"}  # Okabe, Ito: for all eyes
 OTHER_COLORS = "#56B4E9", "#E69F00", "#000000", "#999999"
@@ -33,15 +32,13 @@ def read_csv(path):
     Raises OSError or, where it is not a whole file of ours, ValueError with the reason.
     """
     content = Path(path).read_text(encoding="utf-8", errors="replace")
-    about, names, *lines = content.splitlines() if content.count("\n") > 1 else ("", "")
     try:
+        about, names, *lines = content.splitlines(keepends=True)
         about = json.loads(about.removeprefix("# "))
-        if about["version"] != VERSION:
-            raise ValueError
-        about["model"], about["text"], about["sha256"], about["batch_size"], about["seq_size"]
+        ours = about["version"] == VERSION and about.keys() >= {"model", "text", "sha256", "batch_size", "seq_size"}
     except (ValueError, TypeError, LookupError):
-        about = None
-    if about is None or tuple(names.split(",")) != COLUMNS:
+        ours = False
+    if not ours or names != ",".join(COLUMNS) + "\n" or not lines:
         raise ValueError("it is not a file of losses that a run of this version wrote")
     rows = []
     for number, line in enumerate(lines, start=3):
@@ -49,20 +46,15 @@ def read_csv(path):
             rows.append([float(value or "nan") for value in line.split(",")])
         except ValueError:
             rows.append([])
-        if len(rows[-1]) != len(COLUMNS) or (number == len(lines) + 2 and not content.endswith("\n")):
+        if len(rows[-1]) != len(COLUMNS) or not line.endswith("\n"):
             raise ValueError(f"line {number} is damaged or cut off")
-    return about, dict(zip(COLUMNS, np.array(rows).reshape(-1, len(COLUMNS)).T))
-
-
-def curve(columns, name):
-    """Return the epochs and losses of a column where it is not empty."""
-    there = ~np.isnan(columns[name])
-    return columns["epoch"][there], columns[name][there]
+    return about, dict(zip(COLUMNS, np.array(rows).T))
 
 
 def validation(columns):
-    """Return epochs and validation losses."""
-    return curve(columns, "validation_loss")
+    """Return epochs and validation losses, of the rows that have one."""
+    there = ~np.isnan(columns["validation_loss"])
+    return columns["epoch"][there], columns["validation_loss"][there]
 
 
 def over_an_epoch(columns):
@@ -70,7 +62,7 @@ def over_an_epoch(columns):
 
     In the first epochs, where the loss falls fast, it is that of a quarter of what has passed.
     """
-    epochs, losses = curve(columns, "train_loss")
+    epochs, losses = columns["epoch"][1:], columns["train_loss"][1:]  # the first row is of before the first update
     return epochs, np.array([np.median(losses[(epochs > end - min(1, end / 4)) & (epochs <= end)]) for end in epochs])
 
 
@@ -79,8 +71,7 @@ def updates_per_second(columns):
     rows = np.flatnonzero(columns["epoch"] % 1 == 0)
     if len(rows) < 3:
         rows = [0, -1]
-    with np.errstate(all="ignore"):  # before the first update
-        return np.median(np.diff(columns["iteration"][rows]) / np.diff(columns["seconds"][rows]))
+    return np.median(np.diff(columns["iteration"][rows]) / np.diff(columns["seconds"][rows]))
 
 
 def new_axes(figure, **words):
@@ -88,24 +79,23 @@ def new_axes(figure, **words):
     axes = figure.add_subplot(xlabel="epoch", ylabel="loss (nats per character)", **words)
     axes.grid(True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.set_prop_cycle(color=OTHER_COLORS)
     return axes
 
 
 def fit(axes, curves):
     """Fit the axes to curves: neither the first steep fall nor a spike is to flatten all the rest."""
-    end = max((xs[-1] for xs, _ in curves if len(xs)), default=0)
-    parts = [ys[(xs >= 0.05 * end) & np.isfinite(ys)] for xs, ys in curves]
+    end = max(xs[-1] for xs, _ in curves if len(xs))
+    parts = [ys[xs >= 0.05 * end] for xs, ys in curves]
     if sum(map(len, parts)) < 5:  # a run that has just begun: the fall is all that there is to see
-        parts = [ys[np.isfinite(ys)] for _, ys in curves]
-    late = np.sort(np.concatenate(parts or [[]]))
-    if len(late):
-        bound = 3 * np.median(late)  # in a short run one row may be a spike
-        late = late[late <= bound]
-        latest = [ys[-1] for ys in parts if len(ys) and ys[-1] <= bound]  # in view, also where a loss rises
-        highest = max([late[math.ceil(0.98 * (len(late) - 1))], *latest])
-        margin = 0.04 * (highest - late[0]) or 0.5
-        axes.set_ylim(late[0] - margin, highest + margin)
-    axes.set_xlim(0, max(end, 0.1))
+        parts = [ys for _, ys in curves]
+    late = np.concatenate(parts)
+    bound = 3 * np.median(late)  # in a short run one row may be a spike
+    late = late[late <= bound]
+    latest = [ys[-1] for ys in parts if len(ys) and ys[-1] <= bound]  # in view, also where a loss rises
+    low, high = late.min(), max([np.quantile(late, 0.98, method="higher"), *latest])
+    margin = 0.04 * (high - low) or 0.5
+    axes.set(xlim=(0, max(end, 0.1)), ylim=(low - margin, high + margin))
 
 
 class Grapher:
@@ -117,7 +107,7 @@ class Grapher:
 
     def __init__(self, csv, window=False, warn=warn, figure=None):
         from matplotlib.figure import Figure
-        self.csv, self.window, self.warn = Path(csv), window, warn
+        self.csv, self.window, self.warn = csv, window, warn
         self.figure = figure or Figure((8, 5), layout="constrained")
         self.axes = new_axes(self.figure)
         self.noise, = self.axes.plot([], [], linewidth=0.8, alpha=0.3)  # the training loss as it is
@@ -133,40 +123,35 @@ class Grapher:
         if self.text != about["sha256"]:  # at first, and when a new run takes the place of one on another text
             for line in self.axes.lines[3:]:
                 line.remove()
-            for model, label, other in self.behind(about):
-                self.axes.plot(*validation(other), color=COLORS[model], alpha=0.4, linewidth=1, label=label)
+            for model, (path, other) in self.behind(about).items():
+                self.axes.plot(*validation(other), color=COLORS.get(model), alpha=0.4, linewidth=1,
+                               label=model + " (reference)" * is_reference(path))
             self.text, self.view = about["sha256"], None
-        for line in self.noise, self.train:
-            line.set_color(COLORS.get(about["model"], OTHER_COLORS[0]))
-        noise, trend, own = curve(columns, "train_loss"), over_an_epoch(columns), validation(columns)
-        self.train.set_marker("." if len(trend[0]) == 1 else "")
-        for line, data in (self.noise, noise), (self.train, trend), (self.validation, own):
-            line.set_data(*data)
-        for line, name, (_, losses) in (self.train, "train", noise), (self.validation, "validation", own):
-            line.set_label(f"{name} {losses[-1]:.3f}" if len(losses) else f"{name} -")
-        if self.view in (None, (self.axes.get_xlim(), self.axes.get_ylim())):
+        epochs, losses = columns["epoch"][1:], columns["train_loss"][1:]
+        trend, own, color = over_an_epoch(columns), validation(columns), COLORS.get(about["model"], OTHER_COLORS[0])
+        self.noise.set(data=(epochs, losses), color=color)
+        self.train.set(data=trend, color=color, marker="." if len(epochs) == 1 else "",
+                       label=f"train {losses[-1]:.3f}" if len(losses) else "train -")
+        self.validation.set(data=own, label=f"validation {own[1][-1]:.3f}")
+        if self.view in (None, self.axes.axis()):
             fit(self.axes, (trend, own))
-            self.view = self.axes.get_xlim(), self.axes.get_ylim()
+            self.view = self.axes.axis()
             if self.figure.canvas.toolbar:  # its Home button comes back to this view, which follows the run
                 self.figure.canvas.toolbar.update()
                 self.figure.canvas.toolbar.push_current()
-        self.axes.set_title(f"{about['model']} on {about['text']}, epoch {max(columns['epoch'], default=0):.1f}",
+        self.axes.set_title(f"{about['model']} on {about['text']}, epoch {columns['epoch'][-1]:.1f}",
                             fontsize=11, parse_math=False)  # a file's name may have dollars
         self.axes.legend(loc="upper right", fontsize=8, frameon=False)
 
     def behind(self, about):
-        """Return the validation curves to draw behind: the other models' own runs on this text, or references."""
-        found = []
-        for model in COLORS:
-            own, reference = self.csv.with_name(f"{model}.csv"), REFERENCE / f"{model}.1.csv"
-            for path in (reference,) if model == about["model"] else (own, reference):
-                try:
-                    other, columns = read_csv(path)
-                except (OSError, ValueError):
-                    continue
+        """Return what to draw behind, by model: the other models' own runs on this text, or else references."""
+        found = {}
+        own = [self.csv.with_name(f"{model}.csv") for model in COLORS if model != about["model"]]
+        for path in [*(REFERENCE / f"{model}.1.csv" for model in COLORS), *own]:
+            with contextlib.suppress(OSError, ValueError):
+                other, columns = read_csv(path)
                 if other["sha256"] == about["sha256"]:
-                    found.append((model, model + " (reference)" * is_reference(path), columns))
-                    break
+                    found[other["model"]] = path, columns  # an own run takes the place of a reference
         return found
 
     def update(self):
@@ -191,33 +176,33 @@ class Grapher:
         self.due = time.monotonic() + 120 * (time.monotonic() - started)
 
 
-def has_display():
-    """Return whether there is a screen to open a window on."""
-    return sys.platform in ("win32", "darwin") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
-
-
 def open_window(csv):
-    """Start the process that shows a run in a window."""
-    if has_display():
-        alone = ({"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt"
-                 else {"start_new_session": True})  # Ctrl-C is for the training, not for the window
-        subprocess.Popen([sys.executable, __file__, "--watch", str(csv)], stdin=subprocess.DEVNULL,
-                         stdout=subprocess.DEVNULL, **alone)
+    """Start the process that shows a run in a window, where there is a screen."""
+    if sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        # in a process group of its own: Ctrl-C is for the training, not for the window
+        subprocess.Popen([sys.executable, __file__, "--watch", csv], stdin=subprocess.DEVNULL,
+                         stdout=subprocess.DEVNULL, start_new_session=True,
+                         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0))
 
 
-def no_window():
-    """Return why there can be no window, or None. Matplotlib falls back to a backend without windows silently."""
+def figure_in_window(title):
+    """Return a figure in a window of that title, or None: Matplotlib falls back to one without a window silently."""
     from matplotlib import pyplot
     with contextlib.suppress(ImportError):  # of a backend that MPLBACKEND asks for
-        interactive = pyplot.figure().canvas.required_interactive_framework
-        pyplot.close()
-        if interactive:
-            return None
-        if os.environ.get("MPLBACKEND", "").lower() == pyplot.get_backend().lower():
-            return f"MPLBACKEND={os.environ['MPLBACKEND']} has none"
+        figure = pyplot.figure(title, (8, 5), layout="constrained")
+        if figure.canvas.required_interactive_framework:
+            return figure
+    return None
+
+
+def why_no_window():
+    """Return what keeps Matplotlib from opening one."""
+    backend = os.environ.get("MPLBACKEND", "TkAgg")
+    if "tk" not in backend.lower():
+        return f"MPLBACKEND={backend} opens none"
     try:
         import tkinter
-        tkinter.Tk().destroy()
+        tkinter.Tk()
     except ImportError:
         return "Python has no tkinter (Debian, Ubuntu: apt install python3-tk)"
     except tkinter.TclError as error:
@@ -228,17 +213,14 @@ def no_window():
 def watch(csv):
     """Show a run's losses in a window, which follows the CSV file until it is closed or a newer one takes its place."""
     from matplotlib import pyplot
-    csv = Path(csv)
     try:
         read_csv(csv)
     except (OSError, ValueError) as error:
         sys.exit(f"cannot watch {csv}: {reason(error)}")
-    why = no_window()
-    if why:
-        sys.exit(f"No window: {why}. The plot is in {csv.with_suffix('.png')}")
-    if os.name == "posix":
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a vanishing display has to say belongs in no training log
-    figure = pyplot.figure(f"{csv.stem}: losses", layout="constrained")
+    figure = figure_in_window(f"{csv.stem}: losses")
+    if figure is None:
+        sys.exit(f"No window: {why_no_window()}. The plot is in {csv.with_suffix('.png')}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a vanishing display has to say belongs in no training log
     grapher = Grapher(csv, figure=figure)
     newest = csv.with_suffix(".window")  # holds the number of the process whose window is the newest
     with contextlib.suppress(OSError):  # of a folder that can only be read
@@ -275,54 +257,53 @@ def is_reference(path):
     return path.resolve().parent == REFERENCE
 
 
-def read_groups(files, only_own_text):
-    """Return the runs in files, those that differ in their seed only together, by label; and whether all could be read.
-
-    A run is (path, about, columns). only_own_text leaves references out that are of another text than the first run.
-    """
-    runs, groups, labelled = [], {}, {}
+def read_runs(files):
+    """Return the runs in files, each (path, about, columns); says which files could not be read."""
+    runs = []
     for path in files:
         try:
             about, columns = read_csv(path)
-            if not len(validation(columns)[0]):
+            if len(columns["epoch"]) < 2:
                 raise ValueError("it has no losses yet")
             runs.append((path, about, columns))
         except (OSError, ValueError) as error:
             warn(f"{path} is left out: {reason(error)}")
-    texts = {about["sha256"] for _, about, _ in runs}
+    return runs
+
+
+def in_groups(runs):
+    """Return the runs by label, those that differ in their seed only together."""
+    texts, references = {about["sha256"] for _, about, _ in runs}, {is_reference(path) for path, *_ in runs}
+    groups, labelled = {}, {}
     for path, about, columns in runs:
-        reference = " (reference)" * (is_reference(path) and any(not is_reference(other) for other, *_ in runs))
-        if only_own_text and reference and about["sha256"] != runs[0][1]["sha256"]:
-            continue
-        text = f" on {about['text']}" if len(texts) > 1 and not only_own_text else ""
-        settings = json.dumps({name: value for name, value in about.items() if name != "seed"})
-        groups.setdefault((f"{about['model']}{text}", reference, settings), []).append((path, about, columns))
+        name = about["model"] + (f" on {about['text']}" if len(texts) > 1 else "")
+        reference = " (reference)" if is_reference(path) and len(references) > 1 else ""
+        settings = json.dumps({**about, "seed": None})
+        groups.setdefault((name, reference, settings), []).append((path, about, columns))
     heads = [key[:2] for key in groups]
     for (name, reference, _), group in groups.items():
         if heads.count((name, reference)) > 1:
             name = str(group[0][0].with_suffix(""))
         times = f" ×{len(group)}" if len(group) > 1 else ""
         labelled[name + times + reference] = group
-    return labelled, len(runs) == len(files)
+    return labelled
 
 
 def draw_curves(figure, title, groups, of):
     """Draw each group of runs as their mean, with a band from the lowest to the highest; of(columns) is a curve."""
     axes = new_axes(figure, title=title)
-    spare, taken, own, references = itertools.cycle(OTHER_COLORS), set(), [], []
+    unused, own, references = {True: dict(COLORS), False: dict(COLORS)}, [], []
     for name, runs in groups.items():
         model, reference = runs[0][1]["model"], name.endswith("(reference)")
-        known = model in COLORS and (model, reference) not in taken
-        taken.add((model, reference))
         curves = [of(columns) for _, _, columns in runs]
-        end = min(max(xs, default=0) for xs, _ in curves)
+        end = min(xs[-1] for xs, _ in curves)
         epochs = curves[0][0][curves[0][0] <= end]
-        losses = np.array([np.interp(epochs, xs, ys) if len(xs) else ys for xs, ys in curves])  # rows may be others
+        losses = np.array([np.interp(epochs, xs, ys) for xs, ys in curves])  # rows may be at other epochs
         (references if reference else own).append((epochs, losses.mean(axis=0)))
-        color = COLORS[model] if known else next(spare)
-        axes.plot(epochs, losses.mean(axis=0), label=name, color=color, linewidth=1 if reference else 1.5,
-                  alpha=0.4 if reference else 1)
-        axes.fill_between(epochs, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.15, linewidth=0)
+        line, = axes.plot(epochs, losses.mean(axis=0), label=name, color=unused[reference].pop(model, None),
+                          linewidth=1 if reference else 1.5, alpha=0.4 if reference else 1)
+        axes.fill_between(epochs, losses.min(axis=0), losses.max(axis=0), color=line.get_color(), alpha=0.15,
+                          linewidth=0)
     fit(axes, own or references)
     for text in axes.legend(frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)
@@ -330,55 +311,50 @@ def draw_curves(figure, title, groups, of):
 
 def print_table(groups):
     """Print each group's means: losses (nats per character), of the final one half the range, perplexity and bits."""
-    table = [["model", "epochs", "train", "validation", "best", "ppl", "bits", "minutes", "char/s"]]
+    say("model                 epochs train  validation  best   ppl  bits minutes  char/s")
     for name, runs in groups.items():
         figures = []
         for _, about, columns in runs:
-            train, losses = over_an_epoch(columns)[1], validation(columns)[1]
-            rate = updates_per_second(columns)
-            figures.append([train[-1] if len(train) else math.nan, losses[-1], min(losses),
-                            columns["iteration"][-1] / rate / 60, rate * about["batch_size"] * about["seq_size"]])
+            train, losses, rate = over_an_epoch(columns)[1], validation(columns)[1], updates_per_second(columns)
+            figures.append([train[-1], losses[-1], min(losses), columns["iteration"][-1] / rate / 60,
+                            rate * about["batch_size"] * about["seq_size"]])
         train, final, best, minutes, speed = np.mean(figures, axis=0)
-        half = f" ±{np.ptp([row[1] for row in figures]) / 2:.3f}" if len(runs) > 1 else ""
-        table.append([name, f"{runs[0][2]['epoch'][-1]:.1f}", f"{train:.3f}", f"{final:.3f}{half}", f"{best:.3f}",
-                      f"{math.exp(min(final, 700)):.4g}", f"{final / math.log(2):.3f}", f"{minutes:.1f}",
-                      f"{speed:,.0f}"])
-    widths = [max(map(len, column)) for column in zip(*table)]
-    room = min(widths[0], 80 - sum(width + 1 for width in widths[1:]))
-    for name, *words in table:
-        if len(name) > room:  # a long name has a line of its own
-            say(name)
-            name = ""
-        say(" ".join([name.ljust(room), *(word.rjust(width) for word, width in zip(words, widths[1:]))]))
+        half = f"±{np.ptp([row[1] for row in figures]) / 2:.3f}" if len(runs) > 1 else ""
+        row = (f" {runs[0][2]['epoch'][-1]:6.1f} {train:.3f} {f'{final:.3f}{half}':>11} {best:.3f} "
+               f"{math.exp(min(final, 700)):5.4g} {final / math.log(2):.3f} {minutes:7.1f} {speed:7,.0f}")
+        room = 80 - len(row)
+        say(f"{name:{room}}{row}" if len(name) <= room else f"{name}\n{row:>80}")  # a long name has its own line
 
 
 def compare(files, out, window):
     """Draw train_all.png and val_all.png of runs into a folder, print their table, show them; return exit status."""
-    own = [path for model in COLORS if (path := out / f"{model}.csv").exists()]
-    references = [path for model in COLORS for path in sorted(REFERENCE.glob(f"{model}.[0-9].csv"))]
-    groups, whole = read_groups(files or own + references, not files)
-    if not groups:
-        warn("There is nothing to draw: train a network first (python relu.py)")
-        return 2
-    if len({about["sha256"] for (_, about, _), *_ in groups.values()}) > 1:
-        say("Runs of different texts: their losses can't be compared with each other")
-    show = window and has_display() and not no_window()
     from matplotlib import pyplot
     from matplotlib.figure import Figure
+    own = [path for model in COLORS if (path := out / f"{model}.csv").exists()]
+    references = [path for model in COLORS for path in sorted(REFERENCE.glob(f"{model}.[0-9].csv"))]
+    runs = read_runs(files or own + references)
+    whole = len(runs) == len(files or own + references)
+    if not files:  # of the references those on the text of the first run
+        runs = [run for run in runs if not is_reference(run[0]) or run[1]["sha256"] == runs[0][1]["sha256"]]
+    if not runs:
+        fail("There is nothing to draw: train a network first (python relu.py)")
+    if len({about["sha256"] for _, about, _ in runs}) > 1:
+        say("Runs of different texts: their losses can't be compared with each other")
+    groups = in_groups(runs)
     for name, title, of in (("train_all", "Training loss (with dropout; median over an epoch)", over_an_epoch),
                             ("val_all", "Validation loss", validation)):
-        figure = pyplot.figure(title, (8, 5), layout="constrained") if show else Figure((8, 5), layout="constrained")
+        shown = figure_in_window(title) if window else None
+        figure = shown or Figure((8, 5), layout="constrained")
         draw_curves(figure, title, groups, of)
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=120)
         try:
             write_file(out / f"{name}.png", picture.getvalue())
         except OSError as error:
-            warn(f"cannot write to {out}: {reason(error)}")
-            return 2
+            fail(f"cannot write to {out}: {reason(error)}")
     print_table(groups)
     say(f"Drawn: {out / 'train_all.png'}, {out / 'val_all.png'}")
-    if show:
+    if shown:
         say("Close the windows to end.")
         pyplot.show()
     return 0 if whole else 2
@@ -391,7 +367,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR",
                         help="folder to draw into (default runs)")
     parser.add_argument("--no-window", action="store_true", help="only draw the files")
-    parser.add_argument("--watch", metavar="CSV", help="show one run in a window that follows it")
+    parser.add_argument("--watch", metavar="CSV", type=Path, help="show one run in a window that follows it")
     set_up_console()
     arguments = parser.parse_args()
     if arguments.watch:

@@ -4,7 +4,6 @@ import argparse
 import io
 import json
 import math
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ def main(description, figures, options=()):
     curves {key: rows of numbers}; draw(figure, about, curves) draws them into a figure of that size in inches. A row of
     the file is a key, which is one of the keys, and numbers; the header names its columns. options go with OPTIONS.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the program without a traceback
+    util.set_up_console()
     name, *others = figures
     parser = argparse.ArgumentParser(prog=f"python -m graphs.{name}", description=description.splitlines()[0])
     for option, (kind, value, what, text) in {**OPTIONS, **dict(options)}.items():
@@ -88,11 +87,6 @@ def describe(text, networks):
             "horizons": sorted({meta["settings"]["seq_size"] for _, meta in networks.values()})}
 
 
-def epoch(about, name):
-    """Return words for the epoch of a network."""
-    return f", epoch {about['epochs'][name]:.4g}"
-
-
 # Drawing ---------------------------------------------------------------------------------------------------------
 
 def finish(axes, about, note=None):
@@ -117,10 +111,11 @@ def lay_out(text):
     return np.array(places)
 
 
-def size(text, panels):
-    """Return the size in inches of a figure that shows a text in some panels, one below the other."""
+def panels(figure, text, count):
+    """Return axes for a text, one below the other, in a figure that is made as large as they take."""
     rows, columns = lay_out(text).max(axis=0) + 1
-    return max(0.11 * columns + 0.1, 5), (0.17 * rows + 0.35) * panels
+    figure.set_size_inches(max(0.11 * columns + 0.1, 5), (0.17 * rows + 0.35) * count)
+    return figure.subplots(count, squeeze=False)[:, 0]
 
 
 def draw_text(axes, text, values, colors="RdBu_r"):

@@ -128,8 +128,7 @@ def the_unit(options, states):
 def draw(figure, about, curves):
     """Draw the passage once for each unit."""
     text, units = about["passage"], about["units"]
-    figure.set_size_inches(common.size(text, len(curves)))
-    for axes, (question, points) in zip(figure.subplots(len(curves), squeeze=False)[:, 0], curves.items()):
+    for axes, (question, points) in zip(common.panels(figure, text, len(curves)), curves.items()):
         title = "{model}, layer {layer}, unit {unit}".format(**units[question])
         if question != "unit":
             kind, score = units[question]["measure"], units[question]["score"]

@@ -20,7 +20,6 @@ from graph import COLORS
 from graphs import common
 
 STEPS = 10_100  # to read: the training horizon, and a hundred times as many steps
-CHUNK = 100     # of them are read at a time
 POINTS = 150    # of a curve, at steps in about equal ratios; each stands for the steps since the one before
 WINDOW = 100    # least number of steps that a cross-entropy is the mean of
 HEADER = "network,step,lowest,mean,highest,cross_entropy"  # norms, nats per character
@@ -35,16 +34,11 @@ def read_stream(weights, inputs, targets):
     The network reads the indices inputs (N,) as one stream from a zero state, in its own float32; targets (N,) are the
     characters that follow. Where a state has overflowed, both are inf.
     """
-    V, H = weights["Wxh0"].shape
-    states = np.zeros((sum(name.startswith("Whh") for name in weights), 1, H), weights["Why"].dtype)
-    norms, nats = [], []
+    D, (V, H) = sum(name.startswith("Whh") for name in weights), weights["Wxh0"].shape
     with np.errstate(all="ignore"):
-        for start in range(0, len(inputs), CHUNK):
-            target = targets[start:start + CHUNK]
-            logits, _, hs = stirnn.forward(weights, util.one_hot(inputs[start:start + CHUNK, None], V), states)
-            states = hs[:, -1]
-            norms.extend(np.linalg.norm(hs[:, 1:, 0].astype(np.float64), axis=-1).max(axis=0))
-            nats.extend(-stirnn.log_softmax(logits)[np.arange(len(target)), target])
+        logits, _, hs = stirnn.forward(weights, util.one_hot(inputs[:, None], V), np.zeros((D, 1, H), np.float32))
+        norms = np.linalg.norm(hs[:, 1:, 0].astype(np.float64), axis=-1).max(axis=0)
+        nats = -stirnn.log_softmax(logits)[np.arange(len(targets)), targets]
     return np.nan_to_num([norms, nats], nan=np.inf, posinf=np.inf)
 
 
@@ -87,7 +81,7 @@ def draw(figure, about, curves):
     right.set(ylabel=f"cross-entropy (nats per character),\nmean of {WINDOW} steps or more")
     for name, rows in curves.items():
         label, color = STYLES[name]
-        label += common.epoch(about, name)
+        label += f", epoch {about['epochs'][name]:.4g}"
         steps, *norms, nats = rows.T
         off = steps[(norms[2] > TOP_NORM) | (nats > TOP_LOSS)]
         if off.size:

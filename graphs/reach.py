@@ -124,7 +124,6 @@ def draw(figure, about, curves):
     """Draw the curves: one panel per layer, one colour per model, one line style per stage."""
     layers = np.unique(np.concatenate([rows[:, 0] for rows in curves.values()])).astype(int)
     panels = figure.subplots(1, len(layers), sharex=True, sharey=True, squeeze=False)[0]
-    models = {key.split(",")[0]: None for key in curves}
     for d, axes in zip(layers, panels):
         for key, rows in curves.items():
             model, stage = key.split(",")
@@ -134,8 +133,8 @@ def draw(figure, about, curves):
         axes.set(yscale="log", xlim=(0, LAGS), ylim=(BOTTOM, TOP), xlabel="lag k (steps)", title=f"layer {d}{end}")
         common.finish(axes, about, note=1 if d == layers[-1] else None)
     panels[0].set_ylabel("‖∂ loss(t) / ∂ h(t − k)‖  (nats per unit of h)")
-    handles = [Line2D([], [], color=COLORS[model], linewidth=3, label=model + common.epoch(about, model))
-               for model in models]
+    handles = [Line2D([], [], color=COLORS[model], linewidth=3, label=f"{model}, epoch {epoch:.4g}")
+               for model, epoch in about["epochs"].items()]
     handles += [Line2D([], [], color="#222222", linestyle=style, linewidth=1.6, label=label)
                 for label, style in STYLES.values()]
     figure.legend(handles=handles, loc="outside upper center", ncols=(len(handles) + 1) // 2, frameon=False)
@@ -144,8 +143,7 @@ def draw(figure, about, curves):
 def draw_on_text(figure, about, curves):
     """Draw the text before the predicted character once for each network, tinted by how much each input matters."""
     text = about["passage"]
-    figure.set_size_inches(common.size(text, len(curves)))
-    for axes, (name, rows) in zip(figure.subplots(len(curves), squeeze=False)[:, 0], curves.items()):
+    for axes, (name, rows) in zip(common.panels(figure, text, len(curves)), curves.items()):
         lags, norms = rows.T
         within = int(lags[np.searchsorted(np.cumsum(norms), 0.9 * norms.sum())]) + 1
         following, p = about["next"].replace("\n", "↵").replace(" ", "a space"), about["probabilities"][name]

@@ -67,7 +67,7 @@ def call(monkeypatch):
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, words)])
         runpy.run_path(str(helpers.ROOT / "graphs" / f"{script}.py"), run_name="__main__")
 
-    monkeypatch.setattr(common.signal, "signal", mock.Mock())  # Ctrl-C shall still end the tests
+    monkeypatch.setattr(util.signal, "signal", mock.Mock())  # Ctrl-C shall still end the tests
     return main
 
 

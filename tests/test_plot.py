@@ -340,7 +340,7 @@ def test_a_window_that_closes_leaves_no_file_behind_unless_it_is_of_a_newer_one(
         assert note.read_text() == str(os.getpid())
         if newer:
             note.write_text(newer)
-    monkeypatch.setattr(graph, "no_window", lambda: None)
+    monkeypatch.setattr(graph, "figure_in_window", pyplot.figure)
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     monkeypatch.setattr(pyplot, "show", show)
     graph.watch(tmp_path / "relu.csv")
@@ -362,7 +362,7 @@ def test_a_window_shows_new_losses_within_seconds_and_draws_for_3_percent_of_the
             write_run(csv, epochs=len(drawn) + 1)
             os.utime(csv, ns=(0, int(clock[0] * 1e9)))
             follow[0]()
-    monkeypatch.setattr(graph, "no_window", lambda: None)
+    monkeypatch.setattr(graph, "figure_in_window", pyplot.figure)
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     monkeypatch.setattr(pyplot, "show", show)
     monkeypatch.setattr(TimerBase, "add_callback", lambda timer, function: follow.append(function))
