@@ -124,8 +124,8 @@ def streams(text, count, seq_size):
         yield inputs[start:start + seq_size], targets[start:start + seq_size]
 
 
-def download_shakespeare(folder):
-    """Download tinyshakespeare and write its training and validation text; raises OSError, leaves no part of a file."""
+def download_shakespeare(paths):
+    """Download tinyshakespeare into two files, its training and validation text, or leave none; raises OSError."""
     say(f"Downloading tinyshakespeare (1.1 MB) from {SHAKESPEARE.split('/')[2]}")
     try:
         with urllib.request.urlopen(SHAKESPEARE, timeout=10) as response:
@@ -134,13 +134,10 @@ def download_shakespeare(folder):
         raise OSError(f"the transfer broke off ({type(error).__name__})") from error
     if hashlib.sha256(content).hexdigest() != SHAKESPEARE_SHA256:
         raise OSError("what came is not tinyshakespeare (its SHA-256 is wrong)")
-    text = content.decode()
-    paths = folder / "shakespear_train.txt", folder / "shakespear_val.txt"
-    parts = text[:VALIDATION.start] + text[VALIDATION.stop:], text[VALIDATION]
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(".tmp", dir=folder) as own:  # another program may be downloading too
+    parts = content[:VALIDATION.start] + content[VALIDATION.stop:], content[VALIDATION]  # ASCII, a byte a character
+    with tempfile.TemporaryDirectory(".tmp", dir=DATA) as own:  # another program may be downloading too
         for path, part in zip(paths, parts):
-            Path(own, path.name).write_bytes(part.encode())
+            Path(own, path.name).write_bytes(part)
         for path in paths:
             os.replace(Path(own, path.name), path)
 
@@ -150,7 +147,7 @@ def default_texts():
     paths = DATA / "shakespear_train.txt", DATA / "shakespear_val.txt"
     if not all(path.exists() for path in paths):
         try:
-            download_shakespeare(DATA)
+            download_shakespeare(paths)
         except OSError as error:
             say(f"Shakespeare could not be had: {reason(error)}. Training on the project's play, data/play.txt")
             return PLAY, None
@@ -479,8 +476,7 @@ def part(arrays, kind):
 
 
 def write_file(path, content, durable=False):
-    """Replace a file as a whole by content (bytes), or leave it as it was; raises OSError."""
-    path = Path(path)
+    """Replace a file (a Path) as a whole by content (bytes), or leave it as it was; raises OSError."""
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -550,8 +546,10 @@ class Run:
             if self.text.path.resolve() == PLAY and "epochs" not in options.given:
                 options.epochs = PLAY_EPOCHS
                 self.say(f"The play is short, so that {PLAY_EPOCHS} epochs will do (--epochs N for another number)")
-            self.lock = lock(self.path.with_suffix(".lock"))
+        self.lock = lock(self.path.with_suffix(".lock"))
+        if not options.resume:
             self.keep_earlier()
+        self.settings = {name: getattr(options, name) for name in options.defaults}
         seeds = np.random.SeedSequence(options.seed).spawn(3)
         self.init_rng, self.dropout_rng, self.sample_rng = map(np.random.default_rng, seeds)
         for rng, state in zip((self.dropout_rng, self.sample_rng), rng_states):
@@ -590,7 +588,6 @@ class Run:
         for name, saved in settings.items():
             if getattr(options, name) != saved:
                 self.say(f"The saved run had {option(name, saved)}; it goes on with {getattr(options, name)}")
-        self.lock = lock(self.path.with_suffix(".lock"))
         self.weights, self.caches, self.states = part(arrays, "weights"), part(arrays, "caches"), arrays["states"]
         self.best_weights, self.best_loss, self.best_epoch = part(arrays, "best"), meta["best_loss"], meta["best_epoch"]
         self.iteration = self.first_iteration = meta["iteration"]
@@ -601,18 +598,17 @@ class Run:
 
     def keep_earlier(self):
         """Move the files of an earlier run into a folder of their own, so that a new one destroys nothing."""
-        earlier = [path for path in map(self.path.with_suffix, (".npz", ".csv", ".txt", ".png")) if path.exists()]
-        begun = self.checkpoint.exists() or self.csv.exists() and self.csv.read_bytes().count(b"\n") > 3
-        if not begun:  # at most the loss before the first update
-            return
-        number, folder = 1, self.path.parent / "1"
-        while folder.is_file() or list(folder.glob(f"{self.model}.*")):
-            number += 1
-            folder = self.path.parent / str(number)
+        saved = self.checkpoint.exists()
+        if not saved and not (self.csv.exists() and self.csv.read_bytes().count(b"\n") > 3):
+            return  # at most the loss before the first update
+        folders = (self.path.parent / str(number) for number in itertools.count(1))
+        folder = next(folder for folder in folders if not folder.is_file() and not any(folder.glob(f"{self.model}.*")))
         folder.mkdir(exist_ok=True)
-        for path in earlier:
-            path.rename(folder / path.name)
-        self.say(f"An earlier run is kept in {folder} (--out {folder} resumes it and samples from it)")
+        for path in map(self.path.with_suffix, (".npz", ".csv", ".txt", ".png")):
+            if path.exists():
+                path.rename(folder / path.name)
+        use = f"--out {folder} resumes it and samples from it" if saved else "it has saved no network yet"
+        self.say(f"An earlier run is kept in {folder} ({use})")
 
     def begin(self, enough):
         """Say what is trained on what, and if there are not enough updates; the clock of training starts."""
@@ -693,9 +689,8 @@ class Run:
         train_loss = np.mean(self.losses) if self.losses else math.nan
         self.history.append([self.iteration, self.iteration / self.per_epoch, train_loss, validation_loss, self.penalty,
                              time.monotonic() - self.started])
-        settings = {name: getattr(self.options, name) for name in self.options.defaults}
         about = {"version": VERSION, "model": self.model, "text": self.text.path.name, "sha256": self.text.sha256}
-        lines = [f"# {json.dumps({**about, **settings})}", ",".join(COLUMNS)]
+        lines = [f"# {json.dumps({**about, **self.settings})}", ",".join(COLUMNS)]
         lines += [",".join("" if math.isnan(value) else f"{value:.9g}" for value in row) for row in self.history]
         self.write(self.csv, "".join(f"{line}\n" for line in lines).encode())
 
@@ -707,11 +702,10 @@ class Run:
         if self.losses[-1] > DIVERGED or not all(np.isfinite(array).all() for array in arrays.values()):
             return None
         options, text = self.options, self.text
-        paths = {name: path and str(Path(path).resolve())
-                 for name, path in (("train", options.train), ("val", options.val))}
         meta = {"version": VERSION, "model": self.model, "vocabulary": text.vocabulary, "text_name": text.path.name,
-                "sha256": text.sha256, **paths, "defaults": options.defaults,
-                "settings": {name: getattr(options, name) for name in options.defaults},
+                "sha256": text.sha256, "defaults": options.defaults, "settings": self.settings,
+                "train": options.train and os.path.abspath(options.train),
+                "val": options.val and os.path.abspath(options.val),
                 "iteration": self.iteration, "seconds": time.monotonic() - self.started, "samples": self.samples,
                 "validation_loss": self.validation_loss, "best_loss": self.best_loss, "best_epoch": self.best_epoch,
                 "rngs": [rng.bit_generator.state for rng in (self.dropout_rng, self.sample_rng)]}
@@ -780,10 +774,9 @@ class Run:
         minutes, rest = divmod(int((self.total - self.iteration) / rate) if rate else 0, 60)
         left = f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if updates >= 20 else "-:--:--"  # the first tell nothing
         train = f"  train {np.mean(self.losses):.3f}" if self.losses else ""
+        speed = f"  {rate * self.options.batch_size * self.options.seq_size:,.0f} char/s" if updates else ""
         line = (f"epoch {self.iteration / self.per_epoch:6.2f}/{self.options.epochs}  {left} left{train}  "
-                f"validation {self.validation_loss:.3f}")
-        if updates:
-            line += f"  {rate * self.options.batch_size * self.options.seq_size:,.0f} char/s"
+                f"validation {self.validation_loss:.3f}{speed}")
         if on_terminal():
             line = line[:shutil.get_terminal_size().columns - 1]
             self.say("\r" + line.ljust(self.progress_width), end="")

@@ -321,6 +321,15 @@ def test_a_new_run_moves_earlier_ones_into_folders_that_it_names_where_they_can_
     assert_same(outcome(stopped / "2"), reference())
 
 
+def test_an_earlier_run_that_ended_before_its_first_checkpoint_is_kept_too_and_no_use_of_it_is_promised(
+        stopped, text, capsys):
+    (stopped / "relu.npz").unlink()
+    losses = (stopped / "relu.csv").read_bytes()
+    train(relu, *TINY, "--epochs", 1, "--train", text, "--out", stopped)
+    assert f"is kept in {stopped / '1'} (it has saved no network yet)\n" in capsys.readouterr().out
+    assert (stopped / "1" / "relu.csv").read_bytes() == losses
+
+
 @posix
 def test_two_runs_in_one_folder_are_not_possible_and_the_second_touches_nothing(text, tmp_path, capsys):
     process = begin("relu", *TINY, "--train", text, "--out", tmp_path)
