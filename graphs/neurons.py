@@ -17,7 +17,7 @@ import util
 from graphs import common
 
 PART = 20_000   # characters to choose on, and as many to measure on
-PASSAGE = 400   # characters to draw, up to the end of a line
+PASSAGE = 250   # characters to draw, up to the end of a line
 DETECTS = {"AUC": 0.9, "correlation": 0.7}  # what a detector must come to
 TITLES = {"name": "In a speaker's name", "word": "A word ends here", "line": "The line ends here",
           "capital": "A capital comes next", "column": "Position in the line",

@@ -136,7 +136,7 @@ def test_the_text_read_is_what_all_networks_know(tmp_path):
 
 
 @pytest.mark.parametrize("name, needed", [
-    ("reach", 16 * 500 + 1), ("reach_text", 151), ("norms", 10_101), ("neurons", 2 * 20_000 + 2 * 400)])
+    ("reach", 16 * 500 + 1), ("reach_text", 151), ("norms", 10_101), ("neurons", 2 * 20_000 + 2 * 250)])
 def test_a_text_that_is_too_short_is_refused(name, needed, runs, tmp_path, refused):
     (tmp_path / "short.txt").write_text("☃" + KNOWN[:needed - 1], encoding="utf-8")
     line = refused(measure, name, runs, tmp_path / "short.txt")
