@@ -48,7 +48,10 @@ def read_csv(path):
             rows.append([])
         if len(rows[-1]) != len(COLUMNS) or not line.endswith("\n"):
             raise ValueError(f"line {number} is damaged or cut off")
-    return about, dict(zip(COLUMNS, np.array(rows).T))
+    columns = dict(zip(COLUMNS, np.array(rows).T))
+    if np.isnan([columns["validation_loss"][0], *columns["train_loss"][1:]]).any():
+        raise ValueError("it lacks the validation loss before training, or a training loss later on")
+    return about, columns
 
 
 def validation(columns):

@@ -519,7 +519,8 @@ def test_compare_leaves_out_files_that_are_not_whole_and_says_why(compare, tmp_p
                 "cut2": content[:-1], "begun": about + names, "header": about,
                 "earlier": content.replace(f'"version": {graph.VERSION}', f'"version": {graph.VERSION - 1}'),
                 "foreign": content.replace('"batch_size": 10, ', ""), "list": "# []\n" + names + "".join(rows),
-                "columns": content.replace("penalty", "batch_loss")}
+                "columns": content.replace("penalty", "batch_loss"), "beheaded": about + names + "".join(rows[1:]),
+                "holed": content.replace(rows[7], ",".join([*rows[7].split(",")[:2], "", *rows[7].split(",")[3:]]))}
     bad = [tmp_path / f"{name}.csv" for name in contents]
     for path, changed in zip(bad, contents.values()):
         assert changed != content
