@@ -89,16 +89,13 @@ def new_axes(figure, **words):
 def fit(axes, curves):
     """Fit the axes to curves: neither the first steep fall nor a spike is to flatten all the rest."""
     end = max(xs[-1] for xs, _ in curves if len(xs))
-    parts = [ys[xs >= 0.05 * end] for xs, ys in curves]
+    parts = [ys[xs >= 0.1 * end] for xs, ys in curves]
     if sum(map(len, parts)) < 5:  # a run that has just begun: the fall is all that there is to see
         parts = [ys for _, ys in curves]
-    late = np.concatenate(parts)
-    bound = 3 * np.median(late)  # in a short run one row may be a spike
-    late = late[late <= bound]
-    latest = [ys[-1] for ys in parts if len(ys) and ys[-1] <= bound]  # in view, also where a loss rises
-    low, high = late.min(), max([np.quantile(late, 0.98, method="higher"), *latest])
-    margin = 0.04 * (high - low) or 0.5
-    axes.set(xlim=(0, max(end, 0.1)), ylim=(low - margin, high + margin))
+    losses = np.concatenate(parts)
+    losses = losses[losses <= 3 * np.median(losses)]
+    margin = 0.04 * np.ptp(losses) or 0.5
+    axes.set(xlim=(0, max(end, 0.1)), ylim=(losses.min() - margin, losses.max() + margin))
 
 
 class Grapher:

@@ -136,9 +136,15 @@ def spiky(epoch):
 def test_neither_the_first_steep_fall_nor_spikes_flatten_the_axis(epochs, tmp_path):
     grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=epochs, loss=spiky))
     grapher.refresh()
-    assert grapher.axes.get_ylim()[1] < 4.2
+    assert grapher.axes.get_ylim()[1] < 1.1 * falling(0.1 * epochs)
     later = [epoch for epoch in np.linspace(0.5, epochs, 40) if epoch >= 0.1 * epochs]
     assert all(in_view(grapher.axes, epoch, falling(epoch)) for epoch in later)
+
+
+def test_a_loss_that_rises_in_the_end_stays_in_view(tmp_path):
+    grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=20, loss=lambda epoch: falling(epoch) + (epoch > 19.8)))
+    grapher.refresh()
+    assert in_view(grapher.axes, 20, falling(20) + 1.05) and grapher.axes.get_ylim()[1] < 2.6
 
 
 @pytest.mark.parametrize("losses", [(1e12, 3643, 1.9, 1.7, 1.6), (1.9, 1.7, 1.6, 3643, 99)], ids=["first", "last"])
@@ -505,6 +511,14 @@ def test_own_runs_stand_out_from_references_which_end_with_the_longest_of_them(c
         assert min(line.get_linewidth() for line in own) > max(line.get_linewidth() for line in references)
 
 
+def test_runs_of_one_model_with_several_settings_have_colours_of_their_own(compare, tmp_path):
+    files = [write_run(tmp_path / f"{share}.csv", dropout=share) for share in (0, 0.1, 0.2)]
+    *_, train, validation = compare(*files, write_run(tmp_path / "tanh.csv", model="tanh"))
+    for axes in train, validation:
+        colors = [line.get_color() for line in axes.lines]
+        assert len(set(colors)) == 4 and (colors[0], colors[3]) == (graph.COLORS["relu"], graph.COLORS["tanh"])
+
+
 def test_in_a_comparison_spikes_flatten_no_axis(compare, tmp_path):
     _, _, _, train, validation = compare(write_run(tmp_path / "relu.csv", epochs=20, loss=spiky))
     assert train.get_ylim()[1] < 4.2 and validation.get_ylim()[1] < 4.2
@@ -525,7 +539,7 @@ def test_compare_leaves_out_files_that_are_not_whole_and_says_why(compare, tmp_p
     for path, changed in zip(bad, contents.values()):
         assert changed != content
         path.write_bytes(changed.encode(errors="surrogateescape"))
-    bad.append(tmp_path / "missing.csv")
+    bad += [write_run(tmp_path / "young.csv", epochs=0), tmp_path / "missing.csv"]
     status, rows, errors, *_ = compare(*bad, good)
     assert status == 2 and [row["model"] for row in rows] == ["relu"]
     assert [re.match(r"(.*) is left out: .", line)[1] for line in errors.splitlines()] == list(map(str, bad))
