@@ -131,7 +131,7 @@ class Grapher:
         trend, own, color = over_an_epoch(columns), validation(columns), COLORS.get(about["model"], OTHER_COLORS[0])
         self.noise.set(data=(epochs, losses), color=color)
         self.train.set(data=trend, color=color, marker="." if len(epochs) == 1 else "",
-                       label=f"train {losses[-1]:.3f}" if len(losses) else "train -")
+                       label=f"train {losses[-1]:#.4g}" if len(losses) else "train -")
         self.validation.set(data=own, label=f"validation {own[1][-1]:.3f}")
         if self.view in (None, self.axes.axis()):
             fit(self.axes, (trend, own))
@@ -320,8 +320,8 @@ def print_table(groups):
                             rate * about["batch_size"] * about["seq_size"]])
         train, final, best, minutes, speed = np.mean(figures, axis=0)
         half = f"±{np.ptp([row[1] for row in figures]) / 2:.3f}" if len(runs) > 1 else ""
-        row = (f" {runs[0][2]['epoch'][-1]:6.1f} {train:.3f} {f'{final:.3f}{half}':>11} {best:.3f} "
-               f"{math.exp(min(final, 700)):5.4g} {final / math.log(2):.3f} {minutes:7.1f} {speed:7,.0f}")
+        row = (f" {runs[0][2]['epoch'][-1]:6.1f} {train:#.4g} {f'{final:.3f}{half}':>11} {best:.3f} "
+               f"{math.exp(min(final, 700)):#5.4g} {final / math.log(2):.3f} {minutes:7.1f} {speed:7,.0f}")
         room = 80 - len(row)
         say(f"{name:{room}}{row}" if len(name) <= room else f"{name}\n{row:>80}")  # a long name has its own line
 

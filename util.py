@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -375,7 +376,8 @@ def print_sample(model, options, sample):
     weights, meta = load_network(model, options.given.get("out"), options.quiet)
     unknown = sorted(set(prime) - set(meta["vocabulary"]))
     if unknown:
-        fail(f"the prime has {', '.join(map(repr, unknown))}, which the text of this network does not contain")
+        hint = "; a newline is typed as Enter, between the quotes" if "\\" in unknown else ""
+        fail(f"the prime has {', '.join(map(repr, unknown))}, which the text of this network does not contain{hint}")
     rng = np.random.default_rng(options.given.get("seed"))
     temperature = max(options.temperature, 1e-300)  # which is as good as 0, and can divide
     drawn = sample(weights, meta["vocabulary"], options.sample, temperature, rng, prime)
@@ -409,6 +411,9 @@ def read_checkpoint(path, model, alone=False):
     alone: it is of a network that comes with the project, the best weights only, in float16. Nothing in the file is
     executed. Raises OSError, or ValueError or an error of another layer if it is not whole.
     """
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is cut off, or no .npz file at all")
     with np.load(path, allow_pickle=False) as file:
         damaged = file.zip.testzip()  # where a damaged header makes an array shorter, NumPy checks no checksum
         if damaged:
@@ -446,7 +451,7 @@ def load_checkpoint(path, model, alone=False):
         fail(f"there is no saved network {path} (a run saves its first after an epoch); "
              f"train one first: {command(model, path.parent)}")
     except Exception as error:  # a damaged file can fail in any layer: zip, deflate, array header, JSON, our own keys
-        fail(f"{path} is no checkpoint to go on from: {' '.join(str(error).split()) or type(error).__name__}")
+        fail(f"{path} is no saved network that can be used: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 def load_network(model, folder=None, quiet=False):
@@ -463,10 +468,12 @@ def load_network(model, folder=None, quiet=False):
         warn(f"{path}: the network of epoch {meta['best_epoch']:.4g}, validation loss {meta['best_loss']:.4f}")
         if alone:
             warn(f"It comes with the project, trained on {meta['text_name']}.\nTo train your own: python {model}.py")
+        if alone and folder is None:
             if Path("runs", f"{model}.csv").exists():
                 warn("Your run in runs has saved none yet: it does so at the end of its first epoch")
-            for earlier in sorted(Path("runs").glob(f"*/{path.name}")):
-                warn(f"An earlier one of yours is in {earlier.parent}: --out {earlier.parent}")
+            earlier = max(Path("runs").glob(f"*/{path.name}"), key=os.path.getmtime, default=None)
+            if earlier:
+                warn(f"Your last one before is in {earlier.parent}: --out {earlier.parent}")
     return {name: array.astype(np.float32) for name, array in part(arrays, "best").items()}, meta
 
 
@@ -528,6 +535,8 @@ class Run:
     def __init__(self, model, options):
         self.model, self.options = model, options
         self.path = Path(options.out) / model
+        if self.path.parent.resolve() == DATA:
+            fail("data/ holds the networks that come with the project; give another folder with --out")
         self.checkpoint, self.csv, self.txt = map(self.path.with_suffix, (".npz", ".csv", ".txt"))
         self.weights, self.caches, self.states = {}, {}, None
         self.best_weights, self.best_loss, self.best_epoch = {}, math.inf, 0.0  # those of the lowest validation loss
@@ -674,13 +683,16 @@ class Run:
         """End the program if a loss is not finite."""
         if math.isfinite(loss):
             return
-        rate = f"{self.options.learning_rate / 2:g}"
-        advice = "start again with a lower --learning-rate"
-        if self.checkpoint.exists():
-            again = command(self.model, self.options.out, "--resume", "--learning-rate", rate)
-            advice = f"go on from the last checkpoint: {again}"
         self.end_progress_line()
-        fail(f"the loss is not finite any more at iteration {self.iteration:,}; {advice}", status=1)
+        fail(f"the loss is not finite any more at iteration {self.iteration:,}; {self.advice()}", status=1)
+
+    def advice(self):
+        """Return what to do after a run has failed."""
+        if not self.checkpoint.exists():
+            return "nothing was saved; start again with a lower --learning-rate"
+        rate = f"{self.options.learning_rate / 2:g}"
+        again = command(self.model, self.options.out, "--resume", "--learning-rate", rate)
+        return f"go on from the last checkpoint: {again}"
 
     # Files
 
@@ -714,12 +726,12 @@ class Run:
         return content.getvalue()
 
     def save_when_due(self):
-        """Prepare a checkpoint if one is due, at the end of the first epoch too.
+        """Prepare a checkpoint if one is due, at the end of every epoch too: the network may be the best so far.
 
         It is written when the next update's loss shows that its state is a good one: a state that is bound to diverge
         looks like any other.
         """
-        if self.iteration % self.options.save_every == 0 or self.iteration == self.per_epoch:
+        if 0 in (self.iteration % self.options.save_every, self.iteration % self.per_epoch):
             self.pending = self.snapshot()
 
     def write(self, path, content, durable=False):
@@ -739,14 +751,15 @@ class Run:
             sys.exit(128 + self.stop)
         content = self.snapshot()
         if content is None:
-            fail(f"the network has diverged: the last state is not in {self.checkpoint}", status=1)
+            fail(f"the network has diverged, and its last state is not saved; {self.advice()}", status=1)
         if not self.write(self.checkpoint, content, durable=True):
             fail(f"the last state is not in {self.checkpoint}", status=1)
         if self.iteration < self.total:
             say(f"Stopped after iteration {self.iteration:,} of {self.total:,}. Go on with: "
                 f"{command(self.model, self.options.out, '--resume')}")
             sys.exit(128 + self.stop)
-        say(f"Done. Draw characters from the network: {command(self.model, self.options.out, '--sample')}")
+        say(f"Done. The lowest validation loss, {self.best_loss:.3f}, was that of epoch {self.best_epoch:.4g}. "
+            f"Write with that network: {command(self.model, self.options.out, '--sample')}")
 
     # Console
 
@@ -773,7 +786,7 @@ class Run:
         rate = updates / (self.shown - self.started - self.seconds_before)
         minutes, rest = divmod(int((self.total - self.iteration) / rate) if rate else 0, 60)
         left = f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if updates >= 20 else "-:--:--"  # the first tell nothing
-        train = f"  train {np.mean(self.losses):.3f}" if self.losses else ""
+        train = f"  train {np.mean(self.losses):#.4g}" if self.losses else ""
         speed = f"  {rate * self.options.batch_size * self.options.seq_size:,.0f} char/s" if updates else ""
         line = (f"epoch {self.iteration / self.per_epoch:6.2f}/{self.options.epochs}  {left} left{train}  "
                 f"validation {self.validation_loss:.3f}{speed}")

@@ -78,8 +78,8 @@ def test_training_prints_what_it_trains_its_progress_and_a_sample(trained):
     assert trained.took / 20 < seconds < trained.took
     sample = "\n".join(lines[last + 2:-2])
     assert len(sample) == 200 and set(sample) <= set(TEXT) and lines[last + 1] == lines[-2] == ""
-    assert lines[-1] == ("Done. Draw characters from the network: "
-                         f"{util.command('relu', trained.folder, '--sample')}")
+    assert lines[-1] == (f"Done. The lowest validation loss, {float(rows[-1]['validation_loss']):.3f}, was that of "
+                         f"epoch 1. Write with that network: {util.command('relu', trained.folder, '--sample')}")
     assert trained.errors == ""
 
 
@@ -207,7 +207,12 @@ def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_
     (tmp_path / "runs" / "relu.csv").write_text("")
     assert "Your run in runs has saved none yet" not in errors
     assert "Your run in runs has saved none yet" in run(monkeypatch, "--sample", 1)[1]
-    assert f"An earlier one of yours is in {Path('runs', '1')}: --out" in run(monkeypatch, "--sample", 1)[1]
+    assert f"Your last one before is in {Path('runs', '1')}: --out" in run(monkeypatch, "--sample", 1)[1]
+    assert "Your" not in run(monkeypatch, "--sample", 1, "--out", "data")[1]
+    shutil.copytree(tmp_path / "runs" / "1", tmp_path / "runs" / "2")
+    os.utime(tmp_path / "runs" / "1" / "relu.npz", (0, 0))
+    errors = run(monkeypatch, "--sample", 1)[1]
+    assert f"in {Path('runs', '2')}: --out" in errors and str(Path("runs", "1")) not in errors
     shutil.copy(trained.folder / "relu.npz", tmp_path / "runs")
     _, errors = run(monkeypatch, "--sample", 30)
     assert errors.startswith(str(Path("runs", "relu.npz"))) and "comes with" not in errors
@@ -324,7 +329,9 @@ def test_an_output_folder_that_is_a_file_is_found_before_training(trained, tmp_p
 
 def test_a_prime_with_unknown_characters_names_them(trained):
     line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", "xylophon€")
-    assert line.startswith("relu.py: the prime has 'l', 'p', 'x', '€', which")
+    assert line.startswith("relu.py: the prime has 'l', 'p', 'x', '€', which") and "newline" not in line
+    line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", r"to\n")
+    assert line.endswith("; a newline is typed as Enter, between the quotes\n")
 
 
 @posix
@@ -434,7 +441,7 @@ def test_a_checkpoint_of_an_older_version_is_refused_in_a_line_that_says_so(trai
     (tmp_path / "relu.npz").write_bytes((trained.folder / "relu.npz").read_bytes())
     change(tmp_path / "relu.npz", version=1)
     line = mistake("--sample", "--out", tmp_path)
-    assert line.endswith("relu.npz is no checkpoint to go on from: it is of relu.py, version 1, not relu.py, 2\n")
+    assert line.endswith("relu.npz is no saved network that can be used: it is of relu.py, version 1, not relu.py, 2\n")
 
 
 @pytest.mark.parametrize("option, words", {

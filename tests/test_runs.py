@@ -597,7 +597,7 @@ def refused(path, capsys, model="relu"):
         return ""
     except SystemExit as stop:
         errors = capsys.readouterr().err
-        assert stop.code == 2 and errors.count("\n") == 1 and f"{path} is no checkpoint to go on from: " in errors
+        assert stop.code == 2 and errors.count("\n") == 1 and f"{path} is no saved network that can be used: " in errors
         return errors
     finally:
         assert path.read_bytes() == content
@@ -739,7 +739,7 @@ def test_a_run_that_diverges_stops_and_its_checkpoint_goes_on_with_a_lower_rate(
 @pytest.mark.parametrize("rate", ["1e38", "1e300"])
 def test_a_run_that_diverges_before_its_first_checkpoint_says_to_start_again_with_a_lower_rate(rate, text, tmp_path):
     line = refusal(train, nprnn, *TINY, "--train", text, "--out", tmp_path, "--learning-rate", rate, status=1)
-    assert re.search(r": the loss is .* at iteration 2; start again with a lower --learning-rate\n", line)
+    assert re.search(r": the loss is .* at iteration 2; nothing was saved; start again with a lower --learning-rate\n", line)
     assert not (tmp_path / "nprnn.npz").exists()
 
 
@@ -748,13 +748,14 @@ def test_a_diverged_network_whose_loss_stays_finite_does_not_replace_the_last_go
     train(tanh, *TINY, "--epochs", 1, "--train", text, "--out", tmp_path, "--weight-decay", 0)
     before = path.read_bytes()
     line = refusal(train, tanh, *RESUME, tmp_path, "--epochs", 3, "--learning-rate", 1000, "--save-every", 1, status=1)
-    assert line.endswith(f": the network has diverged: the last state is not in {path}\n")
+    assert line.endswith(": the network has diverged, and its last state is not saved; go on from the last checkpoint: "
+                         f"python tanh.py --resume --learning-rate 500 --out {tmp_path}\n")
     assert path.read_bytes() == before
 
 
 def test_divergence_in_the_last_update_of_an_epoch_is_told_too(short, tmp_path):
     line = refusal(train, stirnn, *TINY, "--train", short, "--out", tmp_path, "--learning-rate", "1e38", status=1)
-    assert re.search(r": .* at iteration 1; start again with a lower --learning-rate\n", line)
+    assert re.search(r": .* at iteration 1; nothing was saved; start again with a lower --learning-rate\n", line)
 
 
 # What goes on beside all these tests -----------------------------------------------------------------------------
