@@ -210,9 +210,9 @@ def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_
     assert f"Your last one before is in {Path('runs', '1')}: --out" in run(monkeypatch, "--sample", 1)[1]
     assert "Your" not in run(monkeypatch, "--sample", 1, "--out", "data")[1]
     shutil.copytree(tmp_path / "runs" / "1", tmp_path / "runs" / "2")
-    os.utime(tmp_path / "runs" / "1" / "relu.npz", (0, 0))
+    os.utime(tmp_path / "runs" / "2" / "relu.npz", (0, 0))
     errors = run(monkeypatch, "--sample", 1)[1]
-    assert f"in {Path('runs', '2')}: --out" in errors and str(Path("runs", "1")) not in errors
+    assert f"in {Path('runs', '1')}: --out" in errors and str(Path("runs", "2")) not in errors
     shutil.copy(trained.folder / "relu.npz", tmp_path / "runs")
     _, errors = run(monkeypatch, "--sample", 30)
     assert errors.startswith(str(Path("runs", "relu.npz"))) and "comes with" not in errors
@@ -325,6 +325,13 @@ def test_an_output_folder_that_is_a_file_is_found_before_training(trained, tmp_p
     line = mistake(*SMALL, "--train", trained.text, cwd=tmp_path)
     assert "cannot write to runs" in line and "--out" in line
     assert (tmp_path / "runs").read_text() == "not a folder"
+
+
+@pytest.mark.parametrize("words", [[], ["--resume"]], ids=["new", "resumed"])
+def test_the_folder_of_the_projects_networks_is_none_to_train_into(words, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(util, "DATA", tmp_path)
+    line = refusal(relu.train, parse(relu, *words, "--train", trained.text, "--out", tmp_path))
+    assert "data/ holds the networks that come with the project" in line and not any(tmp_path.iterdir())
 
 
 def test_a_prime_with_unknown_characters_names_them(trained):

@@ -447,7 +447,7 @@ def test_compare_draws_all_models_and_prints_their_table(tmp_path):
     assert not errors and [row["model"] for row in rows] == list(graph.COLORS)
     final = falling(4, 1.5) + 0.05
     expected = {"model": "relu", "epochs": "4.0", "validation": f"{final:.3f}", "best": f"{final:.3f}",
-                "ppl": f"{math.exp(final):.4g}", "bits": f"{final / math.log(2):.3f}", "minutes": "1.3",
+                "ppl": f"{math.exp(final):.3f}", "bits": f"{final / math.log(2):.3f}", "minutes": "1.3",
                 "char/s": "50,000"}
     assert expected.items() <= rows[1].items()
     assert output.splitlines()[-1].startswith("Drawn: ")
@@ -472,6 +472,16 @@ def test_runs_that_differ_in_their_seed_only_are_one_curve_of_means_with_a_band_
             assert [edges.min() - loss, edges.max() - loss] == pytest.approx([-0.2, 0.3])
         assert len(axes.lines) == 2 and len(set(labels(axes))) == 2
     assert list(both[1].lines[0].get_ydata()) == pytest.approx([falling(epoch, 1.6) + 0.05 for epoch in range(5)])
+
+
+def test_a_training_loss_that_has_exploded_and_a_round_perplexity_fit_the_table_and_the_plot(compare, tmp_path):
+    csv = write_run(tmp_path / "relu.csv", loss=lambda epoch: 1.0234e10 if epoch > 3 else 2)
+    csv.write_text(re.sub(r"[\d.]+(?=,,80$)", "1.435085", csv.read_text(), flags=re.M))  # perplexity 4.200
+    rows = compare(csv)[1]
+    assert rows[0]["train"] == "1.023e+10" and rows[0]["ppl"] == "4.200"
+    grapher = Grapher(csv)
+    grapher.refresh()
+    assert "train 1.023e+10" in labels(grapher.axes)
 
 
 def test_runs_whose_rows_are_at_other_epochs_are_averaged_at_the_same_epochs(compare, tmp_path):

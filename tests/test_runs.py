@@ -552,7 +552,7 @@ def test_a_run_that_prints_onto_a_full_disk_says_so_once_and_goes_on_to_its_end(
     assert_same(outcome(tmp_path), reference())
 
 
-def test_a_checkpoint_every_so_many_updates_and_after_the_first_epoch_replaces_another_once_it_is_on_the_disk(
+def test_a_checkpoint_every_so_many_updates_and_after_every_epoch_replaces_another_once_it_is_on_the_disk(
         text, tmp_path, monkeypatch):
     on_disk, replaced, plain = set(), [], os.replace
 
@@ -565,8 +565,9 @@ def test_a_checkpoint_every_so_many_updates_and_after_the_first_epoch_replaces_a
             replaced.append((iteration(tmp_path), state(os.stat(target)) in on_disk))
     monkeypatch.setattr(os, "fsync", lambda number: on_disk.add(state(os.fstat(number))))
     monkeypatch.setattr(os, "replace", replace)
-    train(relu, *TINY, "--epochs", 2, "--save-every", 40, "--train", text, "--out", tmp_path)
-    assert replaced == [(40, True), (PER_EPOCH, True), (80, True), (2 * PER_EPOCH, True)]
+    train(relu, *TINY, "--epochs", 3, "--save-every", 40, "--train", text, "--out", tmp_path)
+    end = 3 * PER_EPOCH
+    assert replaced == [(due, True) for due in sorted({*range(40, end, 40), *range(PER_EPOCH, end + 1, PER_EPOCH)})]
 
 
 def test_all_of_a_durable_file_is_with_the_system_before_the_disk_is_asked_for_it(tmp_path, monkeypatch):
@@ -617,10 +618,11 @@ def edit(**functions):
     return damage
 
 
+NO_ARCHIVE = "is no saved network that can be used: it is cut off, or no .npz file at all"
 DAMAGE = {
-    "it is empty": ("", lambda path, arrays: path.write_bytes(b"")),
-    "it is text": ("", lambda path, arrays: path.write_text("iteration,epoch\n")),
-    "it is no real zip": ("", lambda path, arrays: path.write_bytes(b"PK\x03\x04 no zip")),
+    "it is empty": (NO_ARCHIVE, lambda path, arrays: path.write_bytes(b"")),
+    "it is text": (NO_ARCHIVE, lambda path, arrays: path.write_text("iteration,epoch\n")),
+    "it is no real zip": (NO_ARCHIVE, lambda path, arrays: path.write_bytes(b"PK\x03\x04 no zip")),
     "it is of an older version": ("version 1, not relu.py, 2", lambda path, arrays: change(path, version=1)),
     "it is of another model": ("it is of tanh.py", lambda path, arrays: change(path, model="tanh")),
     "an array is missing": ("weights/Whh1", lambda path, arrays: change(path, **{"weights/Whh1": None})),
@@ -743,13 +745,15 @@ def test_a_run_that_diverges_before_its_first_checkpoint_says_to_start_again_wit
     assert not (tmp_path / "nprnn.npz").exists()
 
 
-def test_a_diverged_network_whose_loss_stays_finite_does_not_replace_the_last_good_one(text, tmp_path):
+def test_a_diverged_network_whose_loss_stays_finite_does_not_replace_the_last_good_one(text, tmp_path, capsys):
     path = tmp_path / "tanh.npz"
     train(tanh, *TINY, "--epochs", 1, "--train", text, "--out", tmp_path, "--weight-decay", 0)
     before = path.read_bytes()
     line = refusal(train, tanh, *RESUME, tmp_path, "--epochs", 3, "--learning-rate", 1000, "--save-every", 1, status=1)
     assert line.endswith(": the network has diverged, and its last state is not saved; go on from the last checkpoint: "
                          f"python tanh.py --resume --learning-rate 500 --out {tmp_path}\n")
+    trained = re.findall(r"^epoch .*  train (\S+)  ", capsys.readouterr().out, flags=re.MULTILINE)
+    assert float(trained[-1]) > 1e4 and "e+" in trained[-1]
     assert path.read_bytes() == before
 
 
