@@ -153,6 +153,17 @@ def test_every_character_has_its_own_tint_a_long_line_goes_on_in_the_next_row_an
     assert tints(axes) == list(zip(text.replace("\n", "↵"), values))
 
 
+def test_in_a_drawn_text_no_character_overlaps_another():
+    figure, text = Figure(dpi=100), "W" * 70 + "\nWW\n" * 10
+    for axes in common.panels(figure, text, 4):
+        common.draw_text(axes, text, np.zeros(len(text)))
+    figure.draw_without_rendering()
+    left, bottom, right, top = np.array([drawn.get_window_extent().extents
+                                         for axes in figure.axes for drawn in axes.texts]).T
+    assert np.diff(sorted(set(left.round(3)))).min() > (right - left).max()
+    assert np.diff(sorted(set(((bottom + top) / 2).round(3)))).min() > (top - bottom).max() - 2  # of a W no descender
+
+
 # The reach of the gradient ---------------------------------------------------------------------------------------
 
 def nudged_loss(activation, weights, depth, characters, target, layer, step, nudge):
