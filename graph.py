@@ -368,6 +368,7 @@ if __name__ == "__main__":
                         help="folder to draw into (default runs)")
     parser.add_argument("--no-window", action="store_true", help="only draw the files")
     parser.add_argument("--watch", metavar="CSV", type=Path, help="show one run in a window that follows it")
+    parser.error = fail
     set_up_console()
     arguments = parser.parse_args()
     if arguments.watch:

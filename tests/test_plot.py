@@ -399,6 +399,11 @@ def test_a_display_that_is_not_there_leaves_the_png_file_and_a_line(tmp_path):
     assert errors.startswith("No window: ") and errors.count("\n") == 1
 
 
+def test_a_word_that_is_no_option_is_told_in_a_line():
+    output, errors = end(start([ROOT / "graph.py", "--wach", "relu.csv"], env=NO_DISPLAY), 2)
+    assert (output, errors) == ("", "graph.py: unrecognized arguments: --wach\n")
+
+
 def test_what_is_not_there_cannot_be_watched(tmp_path):
     _, errors = end(watch(tmp_path / "nothing.csv"), status=1)
     assert "nothing.csv" in errors and errors.count("\n") == 1
