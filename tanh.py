@@ -13,7 +13,8 @@ For layers d = 0 ... D-1 and steps t = 1 ... T of a sequence, x[0] in one-hot fo
 
 The gradient of a matrix is the sum over t of its input' times the gradient of its output: dWhh = sum of h(t-1)' dz(t).
 
-The recurrent matrices start as Xavier's Gaussians (Glorot, Bengio 2010): variance 1/N keeps the size of a state.
+Matrices start as Gaussians that keep the size of a signal: variance 1/N for N inputs (Glorot, Bengio 2010), and 1 for
+one-hot inputs, of which one entry alone is not 0. From weaker inputs tanh learns slowly.
 """
 
 try:
@@ -39,9 +40,9 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "clip_norm": (1.0, 0, np.inf, "a longer gradient is scaled back to this: ReLU's gradients have spikes"),
     "weight_decay": (0.01, 0, 1, "weights lose this share of themselves per update, times the rate: less overfitting"),
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
-    "warm_up_share": (0.4, 0, 1, "warm-up of a short run: this share of its updates, at least 100 (less stalls tanh)"),
+    "warm_up_share": (0.3, 0, 1, "warm-up of a short run: this share of its updates, at least 100"),
 }
-ENOUGH = 800  # updates that the network takes to learn; a shorter run says so
+ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
 
 
 def activate(z):
@@ -58,8 +59,8 @@ def init_weights(V, H, D, rng, dtype=np.float32):
     """Return the dict of weights: Wxh0 (V, H), Whh0 (H, H), bh0 (H,), Wxh1 (H, H), ... and Why (H, V), by (V,)."""
     weights = {}
     for d in range(D):
-        rows = V if d == 0 else H
-        weights[f"Wxh{d}"] = rng.normal(0, np.sqrt(2 / (rows + H)), (rows, H))
+        rows, deviation = (V, 1) if d == 0 else (H, np.sqrt(1 / H))  # of a one-hot input one entry alone is not 0
+        weights[f"Wxh{d}"] = rng.normal(0, deviation, (rows, H))
         weights[f"Whh{d}"] = rng.normal(0, np.sqrt(1 / H), (H, H))
         weights[f"bh{d}"] = np.zeros(H)
     weights["Why"] = rng.normal(0, np.sqrt(2 / (H + V)), (H, V))
