@@ -229,17 +229,15 @@ def watch(csv):
 
     def follow():
         nonlocal seen
-        try:
+        with contextlib.suppress(OSError, ValueError):  # without the folder or the file, the window shows what it has
             if newest.exists() and newest.read_text() != str(os.getpid()):
                 pyplot.close()
-            changed = os.stat(csv).st_mtime_ns
+            changed = csv.stat().st_mtime_ns
             if changed != seen and time.monotonic() >= grapher.due:
                 started = time.monotonic()
                 grapher.refresh()
                 figure.canvas.draw()
                 seen, grapher.due = changed, time.monotonic() + 30 * (time.monotonic() - started)  # 3% of the time
-        except (OSError, ValueError):
-            pass  # the folder is gone, or the file is on its way: the window shows what it has
 
     timer = figure.canvas.new_timer(interval=500)
     timer.add_callback(follow)
