@@ -681,10 +681,9 @@ class Run:
 
     def check(self, loss):
         """End the program if a loss is not finite."""
-        if math.isfinite(loss):
-            return
-        self.end_progress_line()
-        fail(f"the loss is not finite any more at iteration {self.iteration:,}; {self.advice()}", status=1)
+        if not math.isfinite(loss):
+            self.end_progress_line()
+            fail(f"the loss is not finite any more at iteration {self.iteration:,}; {self.advice()}", status=1)
 
     def advice(self):
         """Return what to do after a run has failed."""
