@@ -246,9 +246,9 @@ def set_up_processor():
     second training, say), an update takes ten times as long. And glibc is to keep the memory of arrays that are gone:
     to have it back page by page took a sixth of an update.
     """
-    names = [f"{library}_NUM_THREADS" for library in ("OPENBLAS", "MKL", "OMP")] + ["VECLIB_MAXIMUM_THREADS"]
-    keep = dict.fromkeys(["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"], str(2**30))
-    wanted = {**dict.fromkeys(names, "1"), **keep, **os.environ}
+    threads = "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
+    memory = "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"
+    wanted = {**dict.fromkeys(threads, "1"), **dict.fromkeys(memory, str(2**30)), **os.environ}
     flags = sys.orig_argv[1:-len(sys.argv)]
     if wanted == os.environ or sys.orig_argv[-len(sys.argv):] != sys.argv or not all(f[0] == "-" for f in flags):
         return  # it is as it should be, or this is no plain 'python relu.py ...': a debugger, a notebook
