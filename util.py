@@ -451,7 +451,7 @@ def load_checkpoint(path, model, alone=False):
         fail(f"there is no saved network {path} (a run saves its first after an epoch); "
              f"train one first: {command(model, path.parent)}")
     except Exception as error:  # a damaged file can fail in any layer: zip, deflate, array header, JSON, our own keys
-        fail(f"{path} is no saved network that can be used: {' '.join(str(error).split()) or type(error).__name__}")
+        fail(f"{path} is no saved network that can be used: {str(error) or type(error).__name__}")
 
 
 def load_network(model, folder=None, quiet=False):
