@@ -31,7 +31,7 @@ def read_csv(path):
 
     Raises OSError or, where it is not a whole file of ours, ValueError with the reason.
     """
-    content = Path(path).read_text(encoding="utf-8", errors="replace")
+    content = path.read_text(encoding="utf-8", errors="replace")
     try:
         about, names, *lines = content.splitlines(keepends=True)
         about = json.loads(about.removeprefix("# "))

@@ -43,7 +43,7 @@ EARLY = 100, 300  # iterations of the first epoch with a validation and a sample
 DIVERGED = math.log(0x110000)  # nats per character of a blind guess among all of Unicode; worse is not worth saving
 
 
-def say(text="", end="\n"):
+def say(text, end="\n"):
     """Print; return False if nobody reads any more (python relu.py | head -1). Any other failure is told once."""
     try:
         print(text, end=end, flush=True)
@@ -82,7 +82,7 @@ def read_text(path, option="--train"):
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         fail(f"{path} is not UTF-8 text (byte {error.start:,} is wrong); convert it first")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         fail(f"cannot read {path or repr(path)}: {reason(error)}; give a text with {option}")
     if not text:
         fail(f"{path} is empty")

@@ -25,7 +25,7 @@ OPTIONS = {  # of all figures: its type, value, what it stands for, what it is
 }
 
 
-def main(description, figures, options=()):
+def main(description, figures, options):
     """Measure networks into a CSV file and draw it, as the command line says.
 
     figures are, by the name of their files, (header, keys, size, measure, draw): the one of the module's name, and
@@ -36,7 +36,7 @@ def main(description, figures, options=()):
     util.set_up_console()
     name, *others = figures
     parser = argparse.ArgumentParser(prog=f"python -m graphs.{name}", description=description.splitlines()[0])
-    for option, (kind, value, what, text) in {**OPTIONS, **dict(options)}.items():
+    for option, (kind, value, what, text) in {**OPTIONS, **options}.items():
         text += "" if value is None else f" (default {value})"
         parser.add_argument(f"--{option}", type=kind, default=value, metavar=what, help=text)
     parser.add_argument("--redraw", action="store_true", help="measure nothing: draw from the file in graphs/ alone")
@@ -89,7 +89,7 @@ def describe(text, networks):
 
 # Drawing ---------------------------------------------------------------------------------------------------------
 
-def finish(axes, about, note=None):
+def finish(axes, about, note):
     """Add to the axes what all have: a grid, and lines at the steps of back-propagation with a note at that height."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -118,12 +118,12 @@ def panels(figure, text, count):
     return figure.subplots(count, squeeze=False)[:, 0]
 
 
-def draw_text(axes, text, values, colors="RdBu_r"):
+def draw_text(axes, text, values):
     """Draw a text on tints: values (N,) from -1 to 1, one a character; a newline is shown too."""
     places = lay_out(text)
     tints = np.full(places.max(axis=0) + 1, np.nan)
     tints[tuple(places.T)] = values
-    axes.imshow(tints, cmap=colors, vmin=-1, vmax=1, aspect="auto", interpolation="nearest", alpha=0.65)
+    axes.imshow(tints, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest", alpha=0.65)
     for (row, column), character in zip(places, text):
         axes.text(column, row, "↵" if character == "\n" else character, family="DejaVu Sans Mono", fontsize=10,
                   ha="center", va="center_baseline", color="#bbbbbb" if character == "\n" else "black",

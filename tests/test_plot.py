@@ -42,18 +42,18 @@ def write_run(path, model="relu", epochs=4.0, loss=falling, **about):
     return path
 
 
-def wait_for(condition, seconds=60):
-    stop = time.monotonic() + seconds
+def wait_for(condition):
+    stop = time.monotonic() + 60
     while not (value := condition()):
         assert time.monotonic() < stop, "it did not happen in time"
         time.sleep(0.1)
     return value
 
 
-def pixels_of(path, color, tolerance=0.12):
+def pixels_of(path, color):
     """Return how many pixels of a picture are of about that colour."""
     wanted = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
-    return int((abs(matplotlib.image.imread(path)[..., :3] - wanted).max(axis=-1) < tolerance).sum())
+    return int((abs(matplotlib.image.imread(path)[..., :3] - wanted).max(axis=-1) < 0.12).sum())
 
 
 def labels(axes):
