@@ -55,9 +55,9 @@ def thin(norms, nats):
 def measure(options):
     """Return what is said of the two networks, and their curves; the published one of that which is not given."""
     about, curves = common.read_csv(common.GRAPHS / "norms.csv", HEADER, KEYS)
-    networks = {"stabilised": util.load_network("stirnn", options.runs or util.DATA)}
+    networks = {"stabilised": util.load_network("stirnn", options.runs or util.DATA, quiet=True)}
     if options.plain:
-        networks["plain"] = util.load_network("stirnn", options.plain)
+        networks["plain"] = util.load_network("stirnn", options.plain, quiet=True)
         settings = {name: {**meta["settings"], "text": meta["sha256"]} for name, (_, meta) in networks.items()}
         other = [name for name, value in settings["stabilised"].items() if value != settings["plain"][name]]
         if settings["plain"]["beta"] != 0 or "beta" not in other:

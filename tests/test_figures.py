@@ -71,18 +71,6 @@ def call(monkeypatch):
     return main
 
 
-@pytest.fixture
-def refused(capsys):
-    """A function that returns the last line of errors, with which an action ends the program."""
-    def refusal(action, *arguments):
-        with pytest.raises(SystemExit) as stop:
-            action(*arguments)
-        assert stop.value.code == 2
-        return capsys.readouterr().err.splitlines()[-1]
-
-    return refusal
-
-
 def measure(name, runs, text=util.PLAY, plain=None, model=None, unit=None, at=reach.AT):
     return FIGURES[name][2](SimpleNamespace(runs=runs, text=text, plain=plain, model=model, unit=unit, at=at))
 
@@ -118,7 +106,7 @@ def tints(axes):
 
 # Networks and what they read -------------------------------------------------------------------------------------
 
-def test_the_networks_are_those_that_come_with_the_project_or_those_in_a_folder_of_ones_own(project, runs, refused):
+def test_the_networks_are_those_that_come_with_the_project_or_those_in_a_folder_of_ones_own(project, runs):
     shutil.copytree(runs, project / "runs")
     found = common.load_networks(None)
     assert {name: meta["best_epoch"] for name, (_, meta) in found.items()} == dict.fromkeys(common.MODELS, 0.5)
@@ -126,7 +114,7 @@ def test_the_networks_are_those_that_come_with_the_project_or_those_in_a_folder_
     assert list(own) == ["relu", "stirnn"]
     _, arrays = util.load_checkpoint(runs / "relu.npz", "relu")
     assert (own["relu"][0]["Why"] == arrays["best/Why"]).all() and own["relu"][1]["best_epoch"] != 0.5
-    assert f"python relu.py --out {project / 'empty'}" in refused(common.load_networks, project / "empty")
+    assert f"python relu.py --out {project / 'empty'}" in helpers.refusal(common.load_networks, project / "empty")
 
 
 def test_the_text_read_is_what_all_networks_know(tmp_path):
@@ -137,9 +125,9 @@ def test_the_text_read_is_what_all_networks_know(tmp_path):
 
 @pytest.mark.parametrize("name, needed", [
     ("reach", 16 * 500 + 1), ("reach_text", 151), ("norms", 10_101), ("neurons", 2 * 20_000 + 2 * 250)])
-def test_a_text_that_is_too_short_is_refused(name, needed, runs, tmp_path, refused):
+def test_a_text_that_is_too_short_is_refused(name, needed, runs, tmp_path):
     (tmp_path / "short.txt").write_text("☃" + KNOWN[:needed - 1], encoding="utf-8")
-    line = refused(measure, name, runs, tmp_path / "short.txt")
+    line = helpers.refusal(measure, name, runs, tmp_path / "short.txt")
     assert f"short.txt has {needed - 1:,} characters" in line and f"takes {needed:,}" in line
 
 
@@ -386,8 +374,8 @@ def test_a_unit_of_ones_own_choice_is_drawn_and_one_that_is_always_off_too(runs,
 @pytest.mark.parametrize("model, unit, words", [
     (None, "1:2", "go together"), ("relu", None, "go together"), ("tanh", "0:0", "there are relu, stirnn"),
     *[("relu", unit, "layers 0 to 1 with units 0 to 15") for unit in ("2:0", "0:16", "x", "1", "-1:0", "0:1:2", ":")]])
-def test_a_unit_that_does_not_exist_is_refused(model, unit, words, runs, text, refused):
-    assert words in refused(lambda: measure("neurons", runs, text, model=model, unit=unit))
+def test_a_unit_that_does_not_exist_is_refused(model, unit, words, runs, text):
+    assert words in helpers.refusal(lambda: measure("neurons", runs, text, model=model, unit=unit))
 
 
 def test_a_unit_that_tells_too_little_is_called_no_detector_in_its_title():
@@ -474,10 +462,10 @@ def test_without_a_network_without_the_stabiliser_its_published_norms_are_shown(
     assert curves["stabilised"][-1][0] == norms.STEPS
 
 
-def test_networks_that_are_mixed_up_or_not_there_are_refused(runs, tmp_path, refused):
+def test_networks_that_are_mixed_up_or_not_there_are_refused(runs, tmp_path):
     for own, plain in (runs, runs), (runs / "plain", runs / "plain"), (runs / "plain", runs):
-        assert "--beta 0" in refused(lambda own=own, plain=plain: measure("norms", own, plain=plain))
-    assert f"no saved network {tmp_path}" in refused(lambda: measure("norms", runs, plain=tmp_path))
+        assert "--beta 0" in helpers.refusal(lambda own=own, plain=plain: measure("norms", own, plain=plain))
+    assert f"no saved network {tmp_path}" in helpers.refusal(lambda: measure("norms", runs, plain=tmp_path))
 
 
 def test_networks_that_differ_in_more_than_the_stabiliser_are_told_of(runs, tmp_path, capsys):
@@ -540,8 +528,9 @@ def test_a_file_reads_back_as_it_was_written(tmp_path):
     assert (told, {key: rows.tolist() for key, rows in curves.items()}) == (about, STREAMS)
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_of(project, call, refused):
-    assert "cannot write to relu.npz" in refused(call, "norms", "--redraw", "--out", "relu.npz")  # which is a file
+def test_a_folder_that_cannot_be_written_to_is_told_of(project, call):
+    line = helpers.refusal(call, "norms", "--redraw", "--out", "relu.npz")  # which is a file
+    assert "cannot write to relu.npz" in line
 
 
 @pytest.mark.parametrize("content", [
@@ -551,7 +540,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_of(project, call, refused):
     b"{ABOUT}\n{HEADER}\n{SHORT}\n", b"{ABOUT}\n{HEADER}\nnobody,{ROW}\n",
     b"{ABOUT}\n{HEADER}\n{ROW}\n\n{ROW}\n", b"{ABOUT}\n{HEADER}\n{ROW}\n{SHORT},nan\n"])
 @pytest.mark.parametrize("name", ["reach", "norms"])  # keys of two words and of one
-def test_a_missing_or_damaged_file_is_refused(name, content, tmp_path, refused):
+def test_a_missing_or_damaged_file_is_refused(name, content, tmp_path):
     path, (header, keys, *_) = tmp_path / "figure.csv", FIGURES[name]
     short = ",".join(f"{keys[0]},1,2,3,4".split(",")[:header.count(",")])
     if content is not None:
@@ -562,7 +551,7 @@ def test_a_missing_or_damaged_file_is_refused(name, content, tmp_path, refused):
         path.write_bytes("\n".join([about, header, f"{short},5", ""]).encode())
         read(name, path)  # a whole one is not refused
         path.write_bytes(content)
-    assert str(path) in refused(read, name, path)
+    assert str(path) in helpers.refusal(read, name, path)
 
 
 # Publishing ------------------------------------------------------------------------------------------------------
