@@ -162,10 +162,10 @@ def assert_same(one, other):
 
 
 def change(path, **changes):
-    """Write a checkpoint again with other entries of meta, or other arrays (None: without), by name."""
+    """Write a checkpoint again with other entries of meta or other arrays (None: without), or functions of them."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     meta = json.loads(str(arrays.pop("meta")))
     for name, value in changes.items():
-        (meta if name in meta else arrays)[name] = value
+        (meta if name in meta else arrays)[name] = value(arrays[name]) if callable(value) else value
     np.savez(path, **{name: array for name, array in {"meta": json.dumps(meta), **arrays}.items() if array is not None})
