@@ -27,7 +27,7 @@ import stirnn
 import tanh
 import util
 from graphs import publish
-from helpers import ENVIRONMENT, ROOT, begin, change, do, kill, linux, named, parse, posix, read_losses, refusal, start
+from helpers import ENVIRONMENT, ROOT, begin, do, kill, linux, named, parse, posix, read_losses, refusal, start
 
 SMALL = ["--hidden-size", "8", "--depth", "1", "--epochs", "1", "--batch-size", "4", "--seq-size", "10", "--no-window"]
 TEXT = "Wär’s nicht besser – fragt der Größte –, 🎭 zu schweigen?\nO, ’tis a naïve tongue that says not “No”.\n" * 20
@@ -442,13 +442,6 @@ def test_without_saved_weights_the_user_is_told_to_train_first(tmp_path, folder)
 @posix
 def test_a_folder_whose_name_is_too_long_holds_no_checkpoint(tmp_path):
     assert "name too long" in refusal(util.load_checkpoint, tmp_path / ("long" * 100) / "relu.npz", "relu")
-
-
-def test_a_checkpoint_of_an_older_version_is_refused_in_a_line_that_says_so(trained, tmp_path):
-    (tmp_path / "relu.npz").write_bytes((trained.folder / "relu.npz").read_bytes())
-    change(tmp_path / "relu.npz", version=1)
-    line = mistake("--sample", "--out", tmp_path)
-    assert line.endswith("relu.npz is no saved network that can be used: it is of relu.py, version 1, not relu.py, 2\n")
 
 
 @pytest.mark.parametrize("option, words", {
