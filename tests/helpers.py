@@ -112,6 +112,18 @@ def refusal(action, *arguments, status=2):
     return errors.getvalue()
 
 
+@contextlib.contextmanager
+def full_disk(size=0):
+    """Have every write beyond so many bytes of a file fail."""
+    import resource
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 # What a run leaves behind ----------------------------------------------------------------------------------------
 
 def iteration(folder, model="relu"):

@@ -27,8 +27,8 @@ import stirnn
 import tanh
 import util
 from helpers import (ENVIRONMENT, EPOCHS, PER_EPOCH, RESUME, ROOT, TINY, assert_same, begin, change, do, end, files,
-                     iteration, kill, linux, named, outcome, parse, posix, read_losses, refusal, saved, train,
-                     wait_until)
+                     full_disk, iteration, kill, linux, named, outcome, parse, posix, read_losses, refusal, saved,
+                     train, wait_until)
 
 MODELS = "relu", "stirnn"  # their loops differ; tanh and nprnn have that of relu (test_skeleton.py), and test_soak.py
 
@@ -455,18 +455,6 @@ def test_validations_and_samples_come_after_every_epoch_and_the_text_file_keeps_
 
 
 # Writes that fail ------------------------------------------------------------------------------------------------
-
-@contextlib.contextmanager
-def full_disk(size=0):
-    """Have every write beyond so many bytes of a file fail."""
-    import resource
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
 
 @posix
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_intact(stopped, capsys):

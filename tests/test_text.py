@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import util
-from helpers import ROOT, end, start
+from helpers import ROOT, end, full_disk, posix, start
 
 PLAY = (ROOT / "data" / "play.txt").read_bytes()
 
@@ -250,16 +250,12 @@ def test_a_server_that_never_answers_is_waited_for_a_few_seconds_and_the_play_st
     assert 1 <= timeouts[0] <= 30
 
 
+@posix
 @pytest.mark.parametrize("validation", [slice(0, 100), slice(100, len(SERVED))], ids=["first file", "second file"])
 def test_a_disk_that_gets_full_leaves_no_file_and_the_play_stands_in(data, site, monkeypatch, capsys, validation):
-    resource = pytest.importorskip("resource")
     monkeypatch.setattr(util, "VALIDATION", validation)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
-    try:
+    with full_disk(200_000):
         assert_fallen_back(data, capsys, "too large")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_four_programs_that_download_at_the_same_time_do_not_get_in_each_others_way(data, site):
