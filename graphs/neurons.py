@@ -56,7 +56,7 @@ def tells(values, answer):
     if answer.dtype != bool:
         values, answer = values - values.mean(axis=0), answer - answer.mean()
         sizes = np.linalg.norm(values, axis=0) * np.linalg.norm(answer)
-        return np.where(sizes > 0, answer @ values / np.where(sizes > 0, sizes, 1), 0)
+        return answer @ values / np.where(sizes > 0, sizes, 1)
     if answer.all() or not answer.any():
         return np.full(values.shape[1], 0.5)
     areas = []
