@@ -2,11 +2,11 @@
 
 import ast
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from helpers import ROOT
+
 MODELS = ["tanh", "relu", "stirnn", "nprnn"]
 SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in ROOT.glob("*.py")}
 TREES = {name: ast.parse(source) for name, source in SOURCES.items()}
