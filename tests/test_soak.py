@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from helpers import PER_EPOCH, RESUME, TINY, assert_same, begin, do, iteration, kill, outcome, posix
+from helpers import PER_EPOCH, RESUME, TINY, assert_same, begin, do, iteration, kill, outcome, posix, wait_until
 
 KILLS, EPOCHS = 30, 120
 
@@ -17,10 +17,8 @@ def kill_somewhere(process, folder, model, start, rng):
     if rng.random() < 0.2:
         time.sleep(rng.uniform(0, 1.5))
     else:
-        moment, deadline = start + rng.randint(1, 60), time.monotonic() + 60
-        while iteration(folder, model) < moment:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.002)
+        moment = start + rng.randint(1, 60)
+        wait_until(process, lambda: iteration(folder, model) >= moment)
         time.sleep(rng.uniform(0, 0.02))
     kill(process)
 
