@@ -25,16 +25,6 @@ def pytest_addoption(parser):
                      help="seed of the random draws of the tests (a failure tells which it was)")
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "soak: takes minutes; skipped unless --soak is given")
-
-
-def pytest_collection_modifyitems(config, items):
-    for item in items:
-        if item.get_closest_marker("soak") and not config.getoption("--soak"):
-            item.add_marker(pytest.mark.skip(reason="takes minutes: give --soak"))
-
-
 def pytest_terminal_summary(terminalreporter, config):
     if terminalreporter.stats.keys() & {"failed", "error"}:
         terminalreporter.line(f"The random draws were those of --random-seed {config.getoption('--random-seed')}")

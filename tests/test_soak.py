@@ -24,9 +24,10 @@ def kill_somewhere(process, folder, model, start, rng):
 
 
 @posix
-@pytest.mark.soak
 @pytest.mark.parametrize("model", ["tanh", "relu", "stirnn", "nprnn"])
-def test_a_run_killed_thirty_times_ends_like_one_that_was_never_interrupted(model, text, tmp_path, rng):
+def test_a_run_killed_thirty_times_ends_like_one_that_was_never_interrupted(model, text, tmp_path, rng, pytestconfig):
+    if not pytestconfig.getoption("--soak"):
+        pytest.skip("takes minutes: give --soak")
     words = [*TINY, "--epochs", EPOCHS, "--train", text]
     reference, folder = tmp_path / "reference", tmp_path / "killed"
     do(model, *words, "--out", reference)
