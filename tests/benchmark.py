@@ -1,7 +1,6 @@
 """Speed of the four scripts beside PyTorch, JAX and step-by-step NumPy; also memory, start, validation and sampling.
 
-    python tests/benchmark.py             ms per update of all contenders, then memory, start and the rest
-    python tests/benchmark.py --growth    also how relu.py's update grows with the hidden size
+    python tests/benchmark.py    ms per update of all contenders, then memory, start and the rest
 
 An update is all that training does for one batch: cutting it from the text, one-hot vectors, dropout masks, forward and
 backward pass, clipping, RMSProp and weight decay. The text is random characters from a fixed seed. relu.py and its
@@ -84,17 +83,17 @@ def random_text(size):
     return np.random.default_rng(2).integers(0, V, size, dtype=np.uint8)
 
 
-def batches(task, text=None):
-    """Yield inputs and targets (T, B) of an encoded text (N,), or else a random one, epoch after epoch."""
-    text = random_text(10**6) if text is None else text
+def batches(task):
+    """Yield inputs and targets (T, B) of a random text, epoch after epoch."""
+    text = random_text(10**6)
     for number in itertools.cycle(range((len(text) - 1) // task.batch_size // task.seq_size)):
         yield util.batch(text, number, task.batch_size, task.seq_size)
 
 
-def script(task, text=None):
+def script(task):
     """One of the four scripts: the body of its training loop after the warm-up."""
     util.CORES = task.threads
-    model, source, rng = SCRIPTS.get(task.kind, relu), batches(task, text), np.random.default_rng(3)
+    model, source, rng = SCRIPTS.get(task.kind, relu), batches(task), np.random.default_rng(3)
     weights, caches, states = start(task, model)
     more = []
     if model is stirnn:
@@ -237,22 +236,9 @@ def sampling(task):
     return lambda: len(next(characters))
 
 
-def from_file(task):
-    """Updates of relu.py on a text file; the task takes note of the seconds and the memory that it takes to load."""
-    import resource
-    started = time.perf_counter()
-    text = util.load_text(SimpleNamespace(**vars(task), train=task.path, val=None))
-    task.seconds, task.memory = time.perf_counter() - started, megabytes(resource.getrusage(resource.RUSAGE_SELF))
-    return script(task, text.train)
-
-
-def megabytes(usage):
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes there, kilobytes elsewhere
-
-
 PEERS = {"PyTorch": pytorch, "JAX": jax_jit, "step-by-step": step_by_step}
 KINDS = {**dict.fromkeys([*SCRIPTS, WHOLE], script), **PEERS,
-         "limit": limit, "validation": validation, "sampling": sampling, "from_file": from_file}
+         "limit": limit, "validation": validation, "sampling": sampling}
 
 
 # Workers and their turns --------------------------------------------------------------------------------------------
@@ -301,25 +287,25 @@ def take_turns(tasks, rounds):
 
 # What is measured ---------------------------------------------------------------------------------------------------
 
-def new_task(options, kind, threads, updates=UPDATES, **more):
+def new_task(options, kind, threads, updates):
     sizes = {name: getattr(options, name) for name in SIZES}
-    return SimpleNamespace(**{"kind": kind, "threads": threads, "updates": updates, **sizes, **more})
+    return SimpleNamespace(kind=kind, threads=threads, updates=updates, **sizes)
 
 
 def compare(options, contenders, peers):
-    """Measure and print the updates of contenders (kind, threads, hidden size) beside the machine's limit and peers."""
-    tasks = [new_task(options, kind, threads, max(1, UPDATES * 256**2 // max(size, 256)**2), hidden_size=size)
-             for kind, threads, size in contenders]
+    """Measure and print the updates of contenders (kind, threads) beside the machine's limit and peers."""
+    updates = max(1, UPDATES * 256**2 // max(options.hidden_size, 256)**2)
+    tasks = [new_task(options, kind, threads, updates) for kind, threads in contenders]
     *tasks, one, two = take_turns([*tasks, *(new_task(options, "limit", threads, 2) for threads in (1, 2))],
                                   options.rounds)
     limits = {task.threads: 2 * LIMIT_SIZE**3 / task.ms / 1e6 for task in (one, two)}  # GFLOP/s
     best = {peer: min(task.ms for task in tasks if task.kind == peer) for peer in peers}
-    rows = [["contender", "hidden", "threads", "loss", "median", "min", "max", "char/s", "GFLOP", "GFLOP/s", "limit",
+    rows = [["contender", "threads", "loss", "median", "min", "max", "char/s", "GFLOP", "GFLOP/s", "limit",
              "cores", *(f"vs {peer}" for peer in peers)]]
     for task in tasks:
         gflop, per_second = operations(task) / 1e9, 1e3 / task.ms
         times = [f"{ms:.1f}" for ms in (task.ms, min(task.times), max(task.times))]
-        rows.append([task.kind, str(task.hidden_size), str(task.threads), f"{task.loss:.3f}", *times,
+        rows.append([task.kind, str(task.threads), f"{task.loss:.3f}", *times,
                      f"{task.batch_size * task.seq_size * per_second:,.0f}", f"{gflop:.2f}",
                      f"{gflop * per_second:.1f}", f"{gflop * per_second / limits[task.threads]:.0%}",
                      f"{task.cores:.2f}", *(f"{best[peer] / task.ms:.2f}x" for peer in peers)])
@@ -344,28 +330,19 @@ def real_run(options, folder):
     _, process.returncode, usage = os.wait4(process.pid, 0)  # the memory of this child alone
     if process.returncode:
         sys.exit("benchmark.py: relu.py broke off")
-    return first, megabytes(usage)
+    return first, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes there, kilobytes elsewhere
 
 
 def memory_and_start(options):
-    """Measure and print relu.py's memory, start, validation, sampling, and what the size of the text does to it."""
+    """Measure and print relu.py's memory, start, validation and sampling."""
     with tempfile.TemporaryDirectory() as folder:
         firsts, memories = zip(*(real_run(options, f"{folder}/run{number}") for number in range(3)))
         print(f"relu.py, 1 epoch of data/play.txt: peak memory {max(memories):.0f} MB; {median(firsts):.2f} s from "
               "start to first update, a validation and a sample among them (median of 3 runs)")
-        tasks = [new_task(options, "validation", 1, 1), new_task(options, "sampling", 1, 500)]
-        characters, rng = np.array([10, *range(32, 31 + V)], np.uint8), np.random.default_rng(6)
-        for size in (1, options.text_size) if options.text_size else ():
-            with open(f"{folder}/{size}", "wb") as file:
-                for _ in range(size):  # by the megabyte: a large parent's memory would count in its children's peak
-                    file.write(characters[rng.integers(0, V, 10**6)])
-            tasks.append(new_task(options, "from_file", util.CORES, path=file.name, size=size))
-        validated, sampled, *loaded = take_turns(tasks, options.rounds)
+    tasks = [new_task(options, "validation", 1, 1), new_task(options, "sampling", 1, 500)]
+    validated, sampled = take_turns(tasks, options.rounds)
     print(f"Validation: {validated.ms / 1e3:.2f} s for {VALIDATION_SIZE:,} characters, "
           f"{VALIDATION_SIZE / validated.ms * 1e3:,.0f} char/s\nSampling: {1e3 / sampled.ms:,.0f} char/s")
-    for task in loaded:
-        print(f"Text of {task.size} MB: loaded in {task.seconds:.2f} s, peak memory {task.memory:.0f} MB, "
-              f"{task.ms:.1f} ms per update")
 
 
 def main():
@@ -374,19 +351,14 @@ def main():
         value, _, _, what = relu.SETTINGS[name]
         parser.add_argument(util.option(name), type=int, metavar="N", default=value, help=f"{what} (default {value})")
     parser.add_argument("--rounds", type=int, metavar="N", default=15, help="turns of each contender (default 15)")
-    parser.add_argument("--growth", action="store_true", help="also relu.py with 128, 256, 512 and 1024 units")
-    parser.add_argument("--text-size", type=int, default=100, metavar="MB",
-                        help="text to load beside one of 1 MB (default 100; 0: neither)")
     options = parser.parse_args()
     missing = [peer for peer, module in (("PyTorch", "torch"), ("JAX", "jax")) if not importlib.util.find_spec(module)]
     peers = [peer for peer in PEERS if peer not in missing]
     print(f"{platform.machine()}, {util.CORES} cores, Python {platform.python_version()}, NumPy {np.__version__}; "
           f"batch {options.batch_size} x {options.seq_size} steps, {options.rounds} rounds"
           + "".join(f"\n{peer} is not installed: left out" for peer in missing), end="\n\n", flush=True)
-    contenders = [(kind, threads, options.hidden_size) for kind in (*SCRIPTS, *peers) for threads in (1, 2)]
-    compare(options, [*contenders, (WHOLE, 1, options.hidden_size)], peers)
-    if options.growth:
-        compare(options, [("relu.py", threads, size) for size in (128, 256, 512, 1024) for threads in (1, 2)], [])
+    contenders = [(kind, threads) for kind in (*SCRIPTS, *peers) for threads in (1, 2)]
+    compare(options, [*contenders, (WHOLE, 1)], peers)
     if os.name == "posix":  # elsewhere Python can't tell the memory of a process
         memory_and_start(options)
 
