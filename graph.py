@@ -19,7 +19,7 @@ try:
 except ImportError:
     raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
 
-from util import COLUMNS, VERSION, fail, reason, say, set_up_console, warn, write_file
+from util import COLUMNS, VERSION, fail, reason, say, set_up_console, set_up_matplotlib, warn, write_file
 
 COLORS = {"tanh": "#0072B2", "relu": "#D55E00", "stirnn": "#CC79A7", "nprnn": "#009E73"}  # Okabe, Ito: for all eyes
 OTHER_COLORS = "#56B4E9", "#E69F00", "#000000", "#999999"
@@ -171,7 +171,7 @@ class Grapher:
             if self.window:
                 self.window = False
                 open_window(self.csv)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever a user's settings of Matplotlib come to, training goes on
             self.warn(f"cannot draw {target}: {reason(error)}")
         self.due = time.monotonic() + 120 * (time.monotonic() - started)
 
@@ -258,7 +258,7 @@ def is_reference(path):
 def read_runs(files):
     """Return the runs in files, each (path, about, columns); says which files could not be read."""
     runs = []
-    for path in files:
+    for path in dict.fromkeys(files):
         try:
             about, columns = read_csv(path)
             if len(columns["epoch"]) < 2:
@@ -311,14 +311,15 @@ def print_table(groups):
     """Print each group's means: losses (nats per character), of the final one half the range, perplexity and bits."""
     say("model                 epochs train  validation  best   ppl  bits minutes  char/s")
     for name, runs in groups.items():
-        figures = []
+        figures, end = [], min(columns["epoch"][-1] for _, _, columns in runs)  # all are measured there
         for _, about, columns in runs:
+            columns = {title: column[columns["epoch"] <= end] for title, column in columns.items()}
             train, losses, rate = over_an_epoch(columns)[1], validation(columns)[1], updates_per_second(columns)
             figures.append([train[-1], losses[-1], min(losses), columns["iteration"][-1] / rate / 60,
                             rate * about["batch_size"] * about["seq_size"]])
         train, final, best, minutes, speed = np.mean(figures, axis=0)
         half = f"±{np.ptp([row[1] for row in figures]) / 2:.3f}" if len(runs) > 1 else ""
-        row = (f" {runs[0][2]['epoch'][-1]:6.1f} {train:#.4g} {f'{final:.3f}{half}':>11} {best:.3f} "
+        row = (f" {end:6.1f} {train:#.4g} {f'{final:.3f}{half}':>11} {best:.3f} "
                f"{math.exp(min(final, 700)):#5.4g} {final / math.log(2):.3f} {minutes:7.1f} {speed:7,.0f}")
         room = 80 - len(row)
         say(f"{name:{room}}{row}" if len(name) <= room else f"{name}\n{row:>80}")  # a long name has its own line
@@ -331,7 +332,7 @@ def compare(files, out, window):
     own = [path for model in COLORS if (path := out / f"{model}.csv").exists()]
     references = [path for model in COLORS for path in sorted(REFERENCE.glob(f"{model}.[0-9].csv"))]
     runs = read_runs(files or own + references)
-    whole = len(runs) == len(files or own + references)
+    whole = len(runs) == len({*(files or own + references)})
     if not files:  # of the references those on the text of the first run
         runs = [run for run in runs if not is_reference(run[0]) or run[1]["sha256"] == runs[0][1]["sha256"]]
     if not runs:
@@ -369,6 +370,7 @@ if __name__ == "__main__":
     parser.error = fail
     set_up_console()
     arguments = parser.parse_args()
+    set_up_matplotlib()
     if arguments.watch:
         watch(arguments.watch)
     else:

@@ -14,8 +14,8 @@ For layers d = 0 ... D-1 and steps t = 1 ... T of a sequence, x[0] in one-hot fo
 The gradient of a matrix is the sum over t of its input' times the gradient of its output: dWhh = sum of h(t-1)' dz(t).
 
 The recurrent matrices start normalised and positive definite (Talathi, Vartak 2016, arXiv 1511.03771): with R of
-N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). Along its first eigenvector a state is handed on
-unchanged, along all others it fades, and nothing can grow.
+N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). But for the ReLU, a state along its first
+eigenvector would be handed on unchanged; along all others it fades, and nothing can grow.
 """
 
 try:

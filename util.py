@@ -8,7 +8,6 @@ import errno
 import functools
 import hashlib
 import http.client
-import importlib.util
 import io
 import itertools
 import json
@@ -24,6 +23,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -40,6 +40,7 @@ COLUMNS = "iteration", "epoch", "train_loss", "validation_loss", "penalty", "sec
 VERSION = 2  # of checkpoints and files of losses
 LAST_LOSSES = 100  # updates that the training loss shown is the mean of
 EARLY = 100, 300  # iterations of the first epoch with a validation and a sample, besides 0 and the end of every epoch
+JOIN = subprocess.list2cmdline if os.name == "nt" else shlex.join  # words to what is typed, in the Command Prompt too
 DIVERGED = math.log(0x110000)  # nats per character of a blind guess among all of Unicode; worse is not worth saving
 
 
@@ -224,8 +225,10 @@ def second_process():
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")  # inherits no lock, and is the same on every system
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process: this is inherited
-    context.Process(target=call_what_comes, args=(theirs,), daemon=True).start()
-    signal.signal(signal.SIGINT, handler)
+    try:
+        context.Process(target=call_what_comes, args=(theirs,), daemon=True).start()
+    finally:
+        signal.signal(signal.SIGINT, handler)
     theirs.close()
     return ours
 
@@ -250,7 +253,7 @@ def set_up_processor():
     memory = "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"
     wanted = {**dict.fromkeys(threads, "1"), **dict.fromkeys(memory, str(2**30)), **os.environ}
     flags = sys.orig_argv[1:-len(sys.argv)]
-    if wanted == os.environ or sys.orig_argv[-len(sys.argv):] != sys.argv or not all(f[0] == "-" for f in flags):
+    if wanted == os.environ or sys.orig_argv[-len(sys.argv):] != sys.argv or not all(f[:1] == "-" for f in flags):
         return  # it is as it should be, or this is no plain 'python relu.py ...': a debugger, a notebook
     command = [sys.executable, *sys.orig_argv[1:]]
     if os.name == "nt":  # whose exec does not wait
@@ -334,7 +337,7 @@ def parse_options(description, settings, words=None):
 
 def option(name, *values):
     """Return an option as it is typed."""
-    return shlex.join([f"--{name.replace('_', '-')}", *map(str, values)])
+    return JOIN([f"--{name.replace('_', '-')}", *map(str, values)])
 
 
 def set_up_console():
@@ -343,6 +346,19 @@ def set_up_console():
     for stream in sys.stdout, sys.stderr:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def set_up_matplotlib():
+    """End the program with one line if Matplotlib is missing, or its settings are wrong."""
+    if os.environ.get("MPLBACKEND", "").startswith("module://"):  # a notebook's; Matplotlib may not find it here
+        del os.environ["MPLBACKEND"]
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        fail("Matplotlib is missing here; type: pip install -r requirements.txt")
+    except ValueError as error:  # of MPLBACKEND
+        fail(f"Matplotlib does not start: {error}")
+    warnings.filterwarnings("ignore", "Glyph .* missing")  # a file's name in a script that its font lacks
 
 
 def main(model, description, settings, train, evaluate_loss, sample):
@@ -357,8 +373,7 @@ def main(model, description, settings, train, evaluate_loss, sample):
             elif options.evaluate is not None:
                 print_evaluation(model, options, evaluate_loss)
             else:
-                if importlib.util.find_spec("matplotlib") is None:
-                    fail("Matplotlib is missing here; type: pip install -r requirements.txt")
+                set_up_matplotlib()
                 if options.quiet:
                     sys.stdout = open(os.devnull, "w", errors="replace")
                 train(options)
@@ -377,7 +392,7 @@ def print_sample(model, options, sample):
     unknown = sorted(set(prime) - set(meta["vocabulary"]))
     if unknown:
         hint = "; a newline is typed as Enter, between the quotes" if "\\" in unknown else ""
-        fail(f"the prime has {', '.join(map(repr, unknown))}, which the text of this network does not contain{hint}")
+        fail(f"the prime has {shortened(map(repr, unknown))}, which the text of this network does not contain{hint}")
     rng = np.random.default_rng(options.given.get("seed"))
     temperature = max(options.temperature, 1e-300)  # which is as good as 0, and can divide
     drawn = sample(weights, meta["vocabulary"], options.sample, temperature, rng, prime)
@@ -399,8 +414,14 @@ def print_evaluation(model, options, evaluate_loss):
     say(f"{loss:.4f} nats per character, {loss / math.log(2):.4f} bits, perplexity {math.exp(min(loss, 700)):.4g}; "
         f"{len(text) - 1:,} characters predicted")
     if unknown:
-        names = ", ".join(f"{character!r} {count:,}" for character, count in unknown.most_common())
+        names = shortened(f"{character!r} {count:,}" for character, count in unknown.most_common())
         say(f"{unknown.total():,} characters that the network does not know were left out: {names}")
+
+
+def shortened(words):
+    """Return words in a line, the first ten where there are more."""
+    words = list(words)
+    return ", ".join(words[:10]) + (f" and {len(words) - 10:,} others" if len(words) > 10 else "")
 
 
 # Saved networks --------------------------------------------------------------------------------------------------
@@ -448,7 +469,7 @@ def load_checkpoint(path, model, alone=False):
     try:
         return read_checkpoint(path, model, alone)
     except (FileNotFoundError, NotADirectoryError):
-        fail(f"there is no saved network {path} (a run saves its first after an epoch); "
+        fail(f"there is no saved network {path} (a run saves its first after an epoch at the latest); "
              f"train one first: {command(model, path.parent)}")
     except Exception as error:  # a damaged file can fail in any layer: zip, deflate, array header, JSON, our own keys
         fail(f"{path} is no saved network that can be used: {str(error) or type(error).__name__}")
@@ -470,7 +491,7 @@ def load_network(model, folder=None, quiet=False):
             warn(f"It comes with the project, trained on {meta['text_name']}.\nTo train your own: python {model}.py")
         if alone and folder is None:
             if Path("runs", f"{model}.csv").exists():
-                warn("Your run in runs has saved none yet: it does so at the end of its first epoch")
+                warn("Your run in runs has saved none yet: it does so after an epoch at the latest")
             earlier = max(Path("runs").glob(f"*/{path.name}"), key=os.path.getmtime, default=None)
             if earlier:
                 warn(f"Your last one before is in {earlier.parent}: --out {earlier.parent}")
@@ -492,6 +513,11 @@ def write_file(path, content, durable=False):
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
+        for pause in 0.01, 0.1, 1:  # on Windows a file can't be replaced while another program reads it
+            with contextlib.suppress(PermissionError):
+                os.replace(temporary, path)
+                return
+            time.sleep(pause)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -501,7 +527,7 @@ def write_file(path, content, durable=False):
 def command(model, out, *words):
     """Return the command line of a script with those words and, where it is not the default, the output folder."""
     place = [] if str(out) == "runs" else ["--out", str(out)]
-    return shlex.join(["python", f"{model}.py", *words, *place])
+    return JOIN(["python", f"{model}.py", *words, *place])
 
 
 # A run -----------------------------------------------------------------------------------------------------------
@@ -535,7 +561,7 @@ class Run:
     def __init__(self, model, options):
         self.model, self.options = model, options
         self.path = Path(options.out) / model
-        if self.path.parent.resolve() == DATA:
+        if self.path.parent.exists() and self.path.parent.samefile(DATA):
             fail("data/ holds the networks that come with the project; give another folder with --out")
         self.checkpoint, self.csv, self.txt = map(self.path.with_suffix, (".npz", ".csv", ".txt"))
         self.weights, self.caches, self.states = {}, {}, None

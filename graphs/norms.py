@@ -1,6 +1,6 @@
 """What the norm stabiliser is worth: two IRNNs, trained with and without it, read far beyond their training horizon.
 
-    python stirnn.py --beta 0 --out runs/plain
+    python stirnn.py --seed 3 --beta 0 --out runs/plain
     python -m graphs.norms --plain runs/plain    measure it and the project's network; draw runs/norms.png
     python -m graphs.norms                       the same, with what graphs/norms.csv has of the one without
     python -m graphs.norms --redraw              draw from graphs/norms.csv, the published measurements

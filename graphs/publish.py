@@ -44,6 +44,8 @@ def network(path, model):
 
 def publish(folders):
     """Write the project's curves and networks from the runs in folders."""
+    if not any((folder / f"{model}.csv").exists() for folder in folders for model in COLORS):
+        util.fail("give the folders of the runs to publish")
     for model in COLORS:
         runs = []  # (final loss, path)
         for number, folder in enumerate(folders, start=1):

@@ -8,12 +8,13 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import warnings
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
 import numpy as np
@@ -190,6 +191,17 @@ def test_where_matplotlib_is_missing_a_line_says_what_to_type_before_anything_is
     assert "pip install -r requirements.txt" in line and not (tmp_path / "runs").exists()
 
 
+def test_a_notebooks_matplotlib_backend_is_left_to_the_notebook(trained, tmp_path):
+    _, errors = do("relu", *SMALL, "--train", trained.text, "--out", tmp_path,
+                   env={**ENVIRONMENT, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+    assert not errors and (tmp_path / "relu.png").exists()
+
+
+def test_a_matplotlib_backend_that_does_not_exist_is_told_in_a_line_before_anything_is_done(tmp_path):
+    line = mistake("--out", tmp_path / "runs", env={**ENVIRONMENT, "MPLBACKEND": "nonsense"})
+    assert "'nonsense'" in line and not any(tmp_path.iterdir())
+
+
 def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_of_ones_own(
         trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -297,6 +309,12 @@ def test_the_evaluation_of_a_text_is_the_loss_of_the_best_network_on_the_charact
     assert unknown == "5 characters that the network does not know were left out: '€' 3, 'x' 2"
 
 
+def test_of_many_unknown_characters_ten_are_named(trained, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT + "".join(map(chr, range(0x3B1, 0x3BD))), encoding="utf-8")
+    output, _ = do("relu", "--evaluate", tmp_path / "text.txt", "--out", trained.folder)
+    assert output.endswith(" left out: " + ", ".join(f"'{c}' 1" for c in "αβγδεζηθικ") + " and 2 others\n")
+
+
 def test_the_evaluation_of_the_validation_text_is_the_runs_lowest_validation_loss(trained, tmp_path):
     (tmp_path / "val.txt").write_text(TEXT[-(len(TEXT) // 10):], encoding="utf-8")
     output, errors = do("relu", "--evaluate", tmp_path / "val.txt", "--out", trained.folder)
@@ -339,6 +357,12 @@ def test_a_prime_with_unknown_characters_names_them(trained):
     assert line.startswith("relu.py: the prime has 'l', 'p', 'x', '€', which") and "newline" not in line
     line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", r"to\n")
     assert line.endswith("; a newline is typed as Enter, between the quotes\n")
+
+
+def test_a_command_to_type_is_quoted_as_the_command_prompt_wants_it_on_windows(monkeypatch):
+    monkeypatch.setattr(util, "JOIN", subprocess.list2cmdline)
+    assert util.command("relu", PureWindowsPath("runs/1"), "--sample") == r"python relu.py --sample --out runs\1"
+    assert util.option("train", PureWindowsPath("C:/my text.txt")) == r'--train "C:\my text.txt"'
 
 
 @posix

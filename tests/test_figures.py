@@ -567,6 +567,10 @@ def test_a_large_file_of_losses_is_thinned_evenly_and_keeps_every_validation():
         assert len(content) > publish.LARGEST or publish.thin(content) == content
 
 
+def test_without_a_run_to_publish_a_line_asks_for_it(tmp_path):
+    assert "give the folders" in helpers.refusal(publish.publish, [tmp_path / "nothing"])
+
+
 def test_a_published_network_is_the_best_one_in_sixteen_bits_and_nothing_else(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(util, "DATA", tmp_path / "data")
     monkeypatch.chdir(tmp_path)

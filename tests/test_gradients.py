@@ -3,6 +3,7 @@
 import functools
 import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -183,6 +184,17 @@ def test_the_halves_are_computed_side_by_side_where_there_are_two_cores_and_the_
     there, _, states = util.in_halves(meet, *case, tmp_path, 20 if processes == 2 else 0.1)
     assert there == processes and set(states[:, :batch // 2].ravel()) <= {os.getpid()}
     assert len(set(states[:, batch // 2:].ravel()) - {os.getpid()}) == processes - 1
+
+
+def test_where_no_second_process_can_start_the_first_does_it_all_and_hears_ctrl_c(monkeypatch):
+    def start(process):
+        raise OSError("no more processes")
+    monkeypatch.setattr(util, "CORES", 2)
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", start)
+    util.second_process.cache_clear()
+    before, case = signal.getsignal(signal.SIGINT), problem(relu, V=65, H=200, D=2)
+    assert in_halves(relu, case).keys() == named(relu.forward_backward(*case)).keys()
+    assert signal.getsignal(signal.SIGINT) == before != signal.SIG_IGN
 
 
 def test_nothing_is_lost_when_somebody_ends_the_second_process(monkeypatch):

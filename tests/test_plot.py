@@ -19,7 +19,7 @@ import graph
 import relu
 from graph import COLUMNS, Grapher
 
-from helpers import ENVIRONMENT, ROOT, begin, end, linux, start, train
+from helpers import ENVIRONMENT, ROOT, TINY, begin, end, linux, start, train
 
 NO_DISPLAY = {name: value for name, value in ENVIRONMENT.items() if name != "MPLBACKEND"}
 
@@ -92,6 +92,13 @@ def test_a_texts_name_is_no_formula(tmp_path, capsys):
     Grapher(files[0]).draw()
     assert capsys.readouterr().err == "" and (tmp_path / "0.png").exists()
     assert graph.compare(files, tmp_path, window=False) == 0  # of two texts, so that the legend names them
+
+
+def test_settings_of_matplotlib_with_which_nothing_can_be_drawn_do_not_end_a_training(text, tmp_path, capsys):
+    with matplotlib.rc_context({"text.usetex": True}), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "")  # so that there is no LaTeX
+        train(relu, *TINY, "--epochs", 1, "--train", text, "--out", tmp_path)
+    assert f"cannot draw {tmp_path / 'relu.png'}: " in capsys.readouterr().err and (tmp_path / "relu.npz").exists()
 
 
 def test_redrawing_takes_less_than_a_hundredth_of_the_time(tmp_path, monkeypatch):
@@ -589,6 +596,13 @@ def test_the_training_loss_of_the_table_is_the_median_over_the_last_epoch(compar
 @pytest.mark.parametrize("lengths", [(3, 4), (4, 3)], ids=str)
 def test_runs_of_several_lengths_are_averaged_as_far_as_the_shortest_goes(lengths, compare, tmp_path):
     files = [write_run(tmp_path / f"{seed}.csv", seed=seed, epochs=epochs) for seed, epochs in enumerate(lengths)]
-    status, _, _, train, validation = compare(*files)
+    status, rows, _, train, validation = compare(*files)
     assert status == 0 and list(validation.lines[0].get_xdata()) == [0, 1, 2, 3]
     assert list(train.lines[0].get_xdata()) == pytest.approx([n / 10 for n in range(1, 31)])
+    assert (rows[0]["epochs"], rows[0]["validation"]) == ("3.0", f"{falling(3) + 0.05:.3f}±0.000")
+
+
+def test_a_file_that_is_given_twice_is_one_run(compare, tmp_path):
+    file = write_run(tmp_path / "relu.csv")
+    status, rows, *_ = compare(file, file)
+    assert (status, [row["model"] for row in rows]) == (0, ["relu"])

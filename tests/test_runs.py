@@ -566,6 +566,19 @@ def test_all_of_a_durable_file_is_with_the_system_before_the_disk_is_asked_for_i
     assert sizes == [1000]
 
 
+def test_a_file_that_another_program_reads_is_replaced_when_it_has_been_read(tmp_path, monkeypatch):
+    plain, refused = os.replace, []
+
+    def replace(source, target):  # as on Windows
+        if len(refused) < 2:
+            refused.append(target)
+            raise PermissionError(13, "it is being used by another process")
+        plain(source, target)
+    monkeypatch.setattr(os, "replace", replace)
+    util.write_file(tmp_path / "file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"x" and len(refused) == 2
+
+
 # Damaged files ---------------------------------------------------------------------------------------------------
 
 class Trap:
