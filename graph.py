@@ -141,7 +141,7 @@ class Grapher:
                 self.figure.canvas.toolbar.push_current()
         self.axes.set_title(f"{about['model']} on {about['text']}, epoch {columns['epoch'][-1]:.1f}",
                             fontsize=11, parse_math=False)  # a file's name may have dollars
-        self.axes.legend(loc="upper right", fontsize=8, frameon=False)
+        self.axes.legend(fontsize=8, frameon=False)
 
     def behind(self, about):
         """Return what to draw behind, by model: the other models' own runs on this text, or else references."""

@@ -153,6 +153,15 @@ def test_a_loss_that_rises_in_the_end_stays_in_view(tmp_path):
     assert in_view(grapher.axes, 20, falling(20) + 1.05) and grapher.axes.get_ylim()[1] < 2.6
 
 
+@pytest.mark.parametrize("loss", [falling, lambda epoch: falling(epoch) + epoch / 9], ids=["falls", "rises"])
+def test_the_legend_covers_no_loss(loss, tmp_path):
+    grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=20, loss=loss))
+    grapher.draw()
+    box = grapher.axes.get_legend().get_window_extent()
+    for line in grapher.train, grapher.validation:
+        assert not box.count_contains(grapher.axes.transData.transform(line.get_xydata()))
+
+
 @pytest.mark.parametrize("losses", [(1e12, 3643, 1.9, 1.7, 1.6), (1.9, 1.7, 1.6, 3643, 99)], ids=["first", "last"])
 def test_a_short_run_with_few_rows_is_not_flattened_by_two_that_are_spikes(losses):
     axes = graph.new_axes(matplotlib.figure.Figure())
