@@ -3,7 +3,7 @@
     python relu.py             train, with a plot of the losses and samples
     python relu.py --sample    write with the trained network (--help: more)
 
-For layers d = 0 ... D-1 and steps t = 1 ... T of a sequence, x[0] in one-hot form, forward and, upside down, backward:
+For layers d = 0 ... D-1 and steps t = 1 ... T, with x[0] the one-hot characters; right, from the bottom up, backward:
 
     z[d](t)   = x[d](t) Wxh[d] + bh[d]                   dx[d](t)   = dz[d](t) Wxh[d]'
     h[d](t)   = relu(z[d](t) + h[d](t-1) Whh[d])         dz[d](t)   = (dh[d](t) + dz[d](t+1) Whh[d]') slope(h[d](t))
@@ -11,9 +11,11 @@ For layers d = 0 ... D-1 and steps t = 1 ... T of a sequence, x[0] in one-hot fo
     logits(t) = x[D](t) Why + by                         dx[D](t)   = dlogits(t) Why'
     loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / T
 
-The gradient of a matrix is the sum over t of its input' times the gradient of its output: dWhh = sum of h(t-1)' dz(t).
+h(0) is left by the batch before, dz(T+1) is 0, and ' is the transpose. Gradients of the weights are sums over t: dWxh
+of x(t)' dz(t), dWhh of h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
 
-The recurrent matrices start as Xavier's Gaussians (Glorot, Bengio 2010): variance 1/N keeps the size of a state.
+Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
+large as what goes in; but for the first, whose variance is 1: of its one-hot inputs one entry alone is not 0.
 """
 
 try:
@@ -30,7 +32,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "hidden_size": (256, 1, 10**5, "units per layer"),
     "depth": (3, 1, 1000, "layers"),
     "dropout": (0.1, 0, 0.99, "share of every layer's outputs that is zeroed in training"),
-    "learning_rate": (0.01, 0, np.inf, "learning rate of RMSProp, between its rise and its fall to 0"),
+    "learning_rate": (0.01, 0, np.inf, "learning rate of RMSProp, times a rise (the warm-up) and a linear fall to 0"),
     "batch_size": (10, 1, 10**6, "sequences side by side, each in its own stretch of the text"),
     "seq_size": (100, 1, 10**6, "steps of back-propagation through time"),
     "seed": (1, 0, 10**18, "seed of all random draws"),
@@ -44,13 +46,13 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
 ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
 
 
-def activate(z):
-    """Return f(z)."""
-    return np.maximum(z, 0)
+def activate(a):
+    """Return f(a)."""
+    return np.maximum(a, 0)
 
 
 def slope(h):
-    """Return f'(z), from h = f(z): 1 where h > 0, else 0."""
+    """Return f'(a), from h = f(a): 1 where h > 0, else 0."""
     return (h > 0).astype(h.dtype)
 
 
@@ -58,8 +60,8 @@ def init_weights(V, H, D, rng, dtype=np.float32):
     """Return the dict of weights: Wxh0 (V, H), Whh0 (H, H), bh0 (H,), Wxh1 (H, H), ... and Why (H, V), by (V,)."""
     weights = {}
     for d in range(D):
-        rows = V if d == 0 else H
-        weights[f"Wxh{d}"] = rng.normal(0, np.sqrt(2 / (rows + H)), (rows, H))
+        rows, deviation = (V, 1) if d == 0 else (H, np.sqrt(1 / H))  # of a one-hot input one entry alone is not 0
+        weights[f"Wxh{d}"] = rng.normal(0, deviation, (rows, H))
         weights[f"Whh{d}"] = rng.normal(0, np.sqrt(1 / H), (H, H))
         weights[f"bh{d}"] = np.zeros(H)
     weights["Why"] = rng.normal(0, np.sqrt(2 / (H + V)), (H, V))
@@ -87,7 +89,7 @@ def forward(weights, inputs, states, masks=None):
     for d in range(D):
         h, Whh = hs[d], weights[f"Whh{d}"]
         z = (xs[d] @ weights[f"Wxh{d}"] + weights[f"bh{d}"]).reshape(T, B, H)
-        for t in range(T):
+        for t in range(T):  # from 0 here: z[t] is of the step after that of h[t]
             h[t + 1] = activate(z[t] + h[t] @ Whh)
         x = h[1:] if masks is None else h[1:] * masks[d]
         xs.append(x.reshape(T * B, H))
@@ -179,7 +181,7 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
         states, logits = hs[:, -1], logits[-1].astype(np.float64)
         cumulative = np.exp((logits - logits.max()) / temperature).cumsum()  # greedy near 0; no exponent is above 0
         unread = np.searchsorted(cumulative, rng.random(1) * cumulative[-1], side="right")
-        unread = np.minimum(unread, V - 1)  # of a network that has diverged: not a number comes behind the last
+        unread = np.minimum(unread, V - 1)  # not a number, of a network that has diverged, comes behind the last
         yield vocabulary[unread[0]]
 
 

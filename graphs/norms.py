@@ -1,9 +1,9 @@
 """What the norm stabiliser is worth: two IRNNs, trained with and without it, read far beyond their training horizon.
 
-    python stirnn.py --seed 3 --beta 0 --out runs/plain
-    python -m graphs.norms --plain runs/plain    measure it and the project's network; draw runs/norms.png
-    python -m graphs.norms                       the same, with what graphs/norms.csv has of the one without
-    python -m graphs.norms --redraw              draw from graphs/norms.csv, the published measurements
+    python stirnn.py --epochs 20; python stirnn.py --epochs 20 --beta 0 --out runs/plain
+    python -m graphs.norms --runs runs --plain runs/plain    measure both, draw runs/norms.png
+    python -m graphs.norms             the project's network, with what graphs/norms.csv has of the one without
+    python -m graphs.norms --redraw    draw from graphs/norms.csv, the published measurements
 
 Training sees 100 steps at a time. Here a network reads one stream of 10,100 characters, and nothing holds it but what
 its penalty has taught it: to keep the norms of the hidden states where they are (Krueger, Memisevic 2016).
@@ -78,7 +78,7 @@ def draw(figure, about, curves):
     """Draw norms (line: mean, band: lowest to highest) and cross-entropies against the step."""
     left, right = figure.subplots(1, 2)
     left.set(ylabel="norm of the hidden state, largest over layers", yscale="log")
-    right.set(ylabel=f"cross-entropy (nats per character),\nmean of {WINDOW} steps or more")
+    right.set(ylabel=f"cross-entropy (nats per character),\nmean of {WINDOW} steps or more (at first of all)")
     for name, rows in curves.items():
         label, color = STYLES[name]
         label += f", epoch {about['epochs'][name]:.4g}"

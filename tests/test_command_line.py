@@ -428,7 +428,7 @@ def test_an_empty_path_is_a_mistake_and_not_the_default(trained, option):
     assert re.search(f"cannot read '': .*give a text with {option}\n", refusal(util.load_text, options))
 
 
-@pytest.mark.parametrize("content, why", [("", "is empty"), ("€" * 50 + "O", "has 1 characters that the network")])
+@pytest.mark.parametrize("content, why", [("", "is empty"), ("€" * 50 + "O", "has 1 of the characters that the")])
 def test_a_text_that_cannot_be_evaluated_is_refused_with_the_reason(content, why, trained, tmp_path):
     (tmp_path / "text.txt").write_text(content, encoding="utf-8")
     options = parse(relu, "--evaluate", tmp_path / "text.txt", "--out", trained.folder, "--quiet")

@@ -31,7 +31,7 @@ def imports(tree):
 
 
 @pytest.mark.parametrize("one, other, ideas", [
-    ("relu", "tanh", {"activate", "slope", "init_weights"}),
+    ("relu", "tanh", {"activate", "slope"}),
     ("relu", "nprnn", {"init_weights", "positive_definite"}),
     ("relu", "stirnn", {"init_weights", "stabiliser", "forward_backward", "train"})])
 def test_functions_are_the_same_to_the_letter_where_the_models_ideas_are(one, other, ideas):
