@@ -191,6 +191,12 @@ def test_where_matplotlib_is_missing_a_line_says_what_to_type_before_anything_is
     assert "pip install -r requirements.txt" in line and not (tmp_path / "runs").exists()
 
 
+def test_a_comparison_without_matplotlib_says_what_to_type(tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError")  # comes first on the path
+    _, errors = do("graph", status=2, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)})
+    assert "pip install -r requirements.txt" in errors and errors.count("\n") == 1
+
+
 def test_a_notebooks_matplotlib_backend_is_left_to_the_notebook(trained, tmp_path):
     _, errors = do("relu", *SMALL, "--train", trained.text, "--out", tmp_path,
                    env={**ENVIRONMENT, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
