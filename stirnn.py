@@ -15,8 +15,8 @@ h(0) is left by the batch before, dz(T+1) is 0, and ' is the transpose. Gradient
 of x(t)' dz(t), dWhh of h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
 
 The recurrent matrices start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): at first a state is handed on
-unchanged. Until the rate has risen, Why starts at 0 and Whh shrinks by exp(leak), so that no state explodes. To keep it
-in bounds later, the norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) joins the loss:
+unchanged. So that none explodes, Why starts at 0, and Whh shrinks by exp(leak) in all while the rate rises. To keep
+states in bounds later, the norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) joins the loss:
 
     penalty = beta * sum over d of mean over t and sequences of (||h[d](t)|| - ||h[d](t-1)||)^2
 """
