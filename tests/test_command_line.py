@@ -203,6 +203,12 @@ def test_a_notebooks_matplotlib_backend_is_left_to_the_notebook(trained, tmp_pat
     assert not errors and (tmp_path / "relu.png").exists()
 
 
+def test_a_text_whose_name_the_plots_font_lacks_is_trained_on_without_a_warning(tmp_path):
+    (tmp_path / "本.txt").write_text(TEXT, encoding="utf-8")
+    _, errors = do("relu", *SMALL, "--train", tmp_path / "本.txt", "--out", tmp_path)
+    assert not errors and (tmp_path / "relu.png").exists()
+
+
 def test_a_matplotlib_backend_that_does_not_exist_is_told_in_a_line_before_anything_is_done(tmp_path):
     line = mistake("--out", tmp_path / "runs", env={**ENVIRONMENT, "MPLBACKEND": "nonsense"})
     assert "'nonsense'" in line and not any(tmp_path.iterdir())
