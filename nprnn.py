@@ -68,8 +68,8 @@ def init_weights(V, H, D, rng, dtype=np.float32):
     """Return the dict of weights: Wxh0 (V, H), Whh0 (H, H), bh0 (H,), Wxh1 (H, H), ... and Why (H, V), by (V,)."""
     weights = {}
     for d in range(D):
-        rows = V if d == 0 else H
-        weights[f"Wxh{d}"] = rng.normal(0, np.sqrt(2 / (rows + H)), (rows, H))
+        rows, deviation = (V, 1) if d == 0 else (H, np.sqrt(1 / H))  # of a one-hot input one entry alone is not 0
+        weights[f"Wxh{d}"] = rng.normal(0, deviation, (rows, H))
         weights[f"Whh{d}"] = positive_definite(H, rng)
         weights[f"bh{d}"] = np.zeros(H)
     weights["Why"] = rng.normal(0, np.sqrt(2 / (H + V)), (H, V))
