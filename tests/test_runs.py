@@ -322,12 +322,14 @@ def test_a_new_run_moves_earlier_ones_into_folders_that_it_names_where_they_can_
 
 
 def test_an_earlier_run_that_ended_before_its_first_checkpoint_is_kept_too_and_no_use_of_it_is_promised(
-        stopped, text, capsys):
-    (stopped / "relu.npz").unlink()
-    losses = (stopped / "relu.csv").read_bytes()
-    train(relu, *TINY, "--epochs", 1, "--train", text, "--out", stopped)
-    assert f"is kept in {stopped / '1'} (it has saved no network yet)\n" in capsys.readouterr().out
-    assert (stopped / "1" / "relu.csv").read_bytes() == losses
+        text, tmp_path, capsys):
+    words = [*TINY, "--epochs", 1, "--train", text, "--out", tmp_path]
+    train(relu, *words)
+    (tmp_path / "relu.npz").unlink()
+    losses = (tmp_path / "relu.csv").read_bytes()
+    train(relu, *words)
+    assert f"is kept in {tmp_path / '1'} (it has saved no network yet)\n" in capsys.readouterr().out
+    assert (tmp_path / "1" / "relu.csv").read_bytes() == losses
 
 
 @posix
