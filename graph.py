@@ -125,7 +125,7 @@ class Grapher:
                 line.remove()
             for model, (path, other) in self.behind(about).items():
                 self.axes.plot(*validation(other), color=COLORS.get(model), alpha=0.4, linewidth=1,
-                               label=model + " (reference)" * is_reference(path))
+                               label=f"{model} (reference)" if is_reference(path) else model)
             self.text, self.view = about["sha256"], None
         epochs, losses = columns["epoch"][1:], columns["train_loss"][1:]
         trend, own, color = over_an_epoch(columns), validation(columns), COLORS.get(about["model"], OTHER_COLORS[0])
@@ -173,7 +173,7 @@ class Grapher:
                 open_window(self.csv)
         except Exception as error:  # whatever a user's settings of Matplotlib come to, training goes on
             self.warn(f"cannot draw {target}: {reason(error)}")
-        self.due = time.monotonic() + 120 * (time.monotonic() - started)
+        self.due = time.monotonic() + 100 * (time.monotonic() - started)
 
 
 def open_window(csv):
@@ -197,7 +197,7 @@ def figure_in_window(title):
 
 def why_no_window():
     """Return what keeps Matplotlib from opening one."""
-    backend = os.environ.get("MPLBACKEND", "TkAgg")
+    backend = os.environ.get("MPLBACKEND") or "TkAgg"
     if "tk" not in backend.lower():
         return f"MPLBACKEND={backend} opens none"
     try:

@@ -11,10 +11,14 @@ For layers d = 0 ... D-1 and steps t = 1 ... T, with x[0] the one-hot characters
     logits(t) = x[D](t) Why + by                         dx[D](t)   = dlogits(t) Why'
     loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / T
 
-h(0) is left by the batch before, dz(T+1) is 0, and ' is the transpose. Gradients of the weights are sums over t: dWxh
-of x(t)' dz(t), dWhh of h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
+h(0) is left by the batch before, dz(T+1) is 0, ' is the transpose; products with mask and slope are elementwise. Of the
+B sequences of a batch, the loss is the mean. Gradients of the weights are sums over t: dWxh of x(t)' dz(t), dWhh of
+h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
 
-The recurrent matrices start normalised and positive definite (Talathi, Vartak 2016, arXiv 1511.03771): with R of
+Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
+large as what goes in; but for the first, whose variance is 1: of its one-hot inputs one entry alone is not 0.
+
+The recurrent ones start normalised and positive definite instead (Talathi, Vartak 2016, arXiv 1511.03771): with R of
 N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). But for the ReLU, a state along its first
 eigenvector would be handed on unchanged; along all others it fades, and nothing can grow.
 """
@@ -39,7 +43,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "seed": (1, 0, 10**18, "seed of all random draws"),
     "decay": (0.9999, 0, 1, "RMSProp: share of the mean of squared gradients that is kept per update"),
     "epsilon": (1e-8, 1e-30, 1, "RMSProp: keeps the step finite where the gradient has been zero so far"),
-    "clip_norm": (1.0, 0, np.inf, "a longer gradient is scaled back to this: ReLU's gradients have spikes"),
+    "clip_norm": (1.0, 0, np.inf, "a longer gradient, a spike, is scaled back to this"),
     "weight_decay": (0.01, 0, 1, "weights lose this share of themselves per update, times the rate: less overfitting"),
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
     "warm_up_share": (0.2, 0, 1, "warm-up of a short run: this share of its updates, at least 100"),
@@ -60,16 +64,15 @@ def slope(h):
 def positive_definite(N, rng):
     """Return a symmetric positive definite matrix (N, N) whose largest eigenvalue is 1."""
     R = rng.normal(0, 1, (N, N))
-    A = R.T @ R / N + np.eye(N)
-    return A / np.linalg.eigvalsh(A)[-1]
+    A = R.T @ R / N
+    return (A + np.eye(N)) / np.linalg.eigvalsh(A + np.eye(N))[-1]
 
 
 def init_weights(V, H, D, rng, dtype=np.float32):
     """Return the dict of weights: Wxh0 (V, H), Whh0 (H, H), bh0 (H,), Wxh1 (H, H), ... and Why (H, V), by (V,)."""
     weights = {}
     for d in range(D):
-        rows, deviation = (V, 1) if d == 0 else (H, np.sqrt(1 / H))  # of a one-hot input one entry alone is not 0
-        weights[f"Wxh{d}"] = rng.normal(0, deviation, (rows, H))
+        weights[f"Wxh{d}"] = rng.normal(0, 1, (V, H)) if d == 0 else rng.normal(0, np.sqrt(1 / H), (H, H))
         weights[f"Whh{d}"] = positive_definite(H, rng)
         weights[f"bh{d}"] = np.zeros(H)
     weights["Why"] = rng.normal(0, np.sqrt(2 / (H + V)), (H, V))
@@ -110,7 +113,7 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-def forward_backward(weights, inputs, targets, states, masks=None):
+def forward_backward(weights, inputs, targets, states, masks):
     """Return the loss (mean cross-entropy in nats per character), its gradients and the states (D, B, H) to carry on.
 
     targets (T, B) are the indices of the next characters; the other arguments are those of forward(). The gradient
@@ -119,7 +122,7 @@ def forward_backward(weights, inputs, targets, states, masks=None):
     T, B, _ = inputs.shape
     D, _, H = states.shape
     logits, xs, hs = forward(weights, inputs, states, masks)
-    target = np.arange(T * B), targets.ravel()
+    target = np.arange(T * B), targets.ravel()  # in each row of log_p, the column of the next character
     log_p = log_softmax(logits)
     loss = -log_p[target].mean()
 
@@ -130,7 +133,7 @@ def forward_backward(weights, inputs, targets, states, masks=None):
     dx = dlogits @ weights["Why"].T
     for d in reversed(range(D)):
         h = hs[d]
-        dh = dx.reshape(T, B, H) if masks is None else dx.reshape(T, B, H) * masks[d]
+        dh = dx.reshape(T, B, H) * masks[d]
         slopes = slope(h[1:])
         WhhT = np.ascontiguousarray(weights[f"Whh{d}"].T)  # products with a transposed view can be far slower
         dz = np.zeros_like(h)  # dz[T] = 0: nothing comes after the last step
@@ -148,11 +151,11 @@ def rmsprop(weights, caches, grads, rate, decay, epsilon, clip_norm, weight_deca
     """Update weights and caches (running means of squared gradients) in place: RMSProp (Tieleman, Hinton 2012).
 
     A longer gradient, all arrays as one vector, is first scaled back to clip_norm. An array's step is divided by the
-    root of its number of rows: an empirical rule, with which a rate of 0.01 learns and without which it does not.
-    Weight decay is apart from the gradient (Loshchilov, Hutter 2017, arXiv 1711.05101).
+    root of its number of rows (a bias': of entries): an empirical rule, with which a rate of 0.01 learns and without
+    which it does not. Weight decay is apart from the gradient (Loshchilov, Hutter 2017, arXiv 1711.05101).
     """
     norm = np.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads.values()))
-    scale = float(min(1, clip_norm / (norm + epsilon)))
+    scale = float(min(1, clip_norm / (norm + epsilon)))  # NumPy's float64 would make float64 of all arrays
     for name, grad in grads.items():
         grad = grad * scale
         caches[name] += (1 - decay) * (grad * grad - caches[name])
@@ -227,6 +230,7 @@ def train(options):
             validate()
         run.save_when_due()
         grapher.update()
+    run.save()
     grapher.draw()
     run.finish()
 

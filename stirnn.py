@@ -11,14 +11,19 @@ For layers d = 0 ... D-1 and steps t = 1 ... T, with x[0] the one-hot characters
     logits(t) = x[D](t) Why + by                         dx[D](t)   = dlogits(t) Why'
     loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / T
 
-h(0) is left by the batch before, dz(T+1) is 0, and ' is the transpose. Gradients of the weights are sums over t: dWxh
-of x(t)' dz(t), dWhh of h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
+h(0) is left by the batch before, dz(T+1) is 0, ' is the transpose; products with mask and slope are elementwise. Of the
+B sequences of a batch, the loss is the mean. Gradients of the weights are sums over t: dWxh of x(t)' dz(t), dWhh of
+h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
 
-The recurrent matrices start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): at first a state is handed on
-unchanged. So that none explodes, Why starts at 0, and Whh shrinks by exp(leak) in all while the rate rises. To keep
-states in bounds later, the norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) joins the loss:
+Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
+large as what goes in; but the recurrent ones as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): at first a
+state is handed on unchanged. So that none explodes, Why starts at 0, and Whh shrinks by exp(leak) in all while the
+rate rises. To keep states in bounds later, the norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) joins the
+loss, and its gradient joins dh[d](t); there, growth[d](T+1) is 0:
 
-    penalty = beta * sum over d of mean over t and sequences of (||h[d](t)|| - ||h[d](t-1)||)^2
+    growth[d](t)  = ||h[d](t)|| - ||h[d](t-1)||
+    penalty       = beta * sum over d of mean over t of growth[d](t)^2
+    dh_penalty(t) = 2 beta / T (growth[d](t) - growth[d](t+1)) h[d](t) / ||h[d](t)||
 """
 
 try:
@@ -41,7 +46,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "seed": (1, 0, 10**18, "seed of all random draws"),
     "decay": (0.9999, 0, 1, "RMSProp: share of the mean of squared gradients that is kept per update"),
     "epsilon": (1e-8, 1e-30, 1, "RMSProp: keeps the step finite where the gradient has been zero so far"),
-    "clip_norm": (1.0, 0, np.inf, "a longer gradient is scaled back to this: ReLU's gradients have spikes"),
+    "clip_norm": (1.0, 0, np.inf, "a longer gradient, a spike, is scaled back to this"),
     "weight_decay": (0.01, 0, 1, "weights lose this share of themselves per update, times the rate: less overfitting"),
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
     "warm_up_share": (0.33, 0, 1, "warm-up of a short run: this share of its updates, at least 100"),
@@ -130,7 +135,7 @@ def forward_backward(weights, inputs, targets, states, masks, beta):
     T, B, _ = inputs.shape
     D, _, H = states.shape
     logits, xs, hs = forward(weights, inputs, states, masks)
-    target = np.arange(T * B), targets.ravel()
+    target = np.arange(T * B), targets.ravel()  # in each row of log_p, the column of the next character
     log_p = log_softmax(logits)
     loss, penalty = -log_p[target].mean(), 0.0
 
@@ -141,10 +146,9 @@ def forward_backward(weights, inputs, targets, states, masks, beta):
     dx = dlogits @ weights["Why"].T
     for d in reversed(range(D)):
         h = hs[d]
-        dh = dx.reshape(T, B, H) if masks is None else dx.reshape(T, B, H) * masks[d]
         layer_penalty, dh_penalty = stabiliser(h, beta)
         penalty += layer_penalty
-        dh = dh + dh_penalty
+        dh = dx.reshape(T, B, H) * masks[d] + dh_penalty
         slopes = slope(h[1:])
         WhhT = np.ascontiguousarray(weights[f"Whh{d}"].T)  # products with a transposed view can be far slower
         dz = np.zeros_like(h)  # dz[T] = 0: nothing comes after the last step
@@ -162,11 +166,11 @@ def rmsprop(weights, caches, grads, rate, decay, epsilon, clip_norm, weight_deca
     """Update weights and caches (running means of squared gradients) in place: RMSProp (Tieleman, Hinton 2012).
 
     A longer gradient, all arrays as one vector, is first scaled back to clip_norm. An array's step is divided by the
-    root of its number of rows: an empirical rule, with which a rate of 0.01 learns and without which it does not.
-    Weight decay is apart from the gradient (Loshchilov, Hutter 2017, arXiv 1711.05101).
+    root of its number of rows (a bias': of entries): an empirical rule, with which a rate of 0.01 learns and without
+    which it does not. Weight decay is apart from the gradient (Loshchilov, Hutter 2017, arXiv 1711.05101).
     """
     norm = np.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads.values()))
-    scale = float(min(1, clip_norm / (norm + epsilon)))
+    scale = float(min(1, clip_norm / (norm + epsilon)))  # NumPy's float64 would make float64 of all arrays
     for name, grad in grads.items():
         grad = grad * scale
         caches[name] += (1 - decay) * (grad * grad - caches[name])
@@ -244,6 +248,7 @@ def train(options):
             validate()
         run.save_when_due()
         grapher.update()
+    run.save()
     grapher.draw()
     run.finish()
 

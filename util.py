@@ -203,8 +203,8 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
     _, B, H = states.shape
     if B == 1 or H < 64:
         return forward_backward(weights, inputs, targets, states, masks, *settings)
-    halves = [(weights, inputs[:, part], targets[:, part], states[:, part], masks[:, :, part], *settings)
-              for part in (slice(B // 2), slice(B // 2, B))]
+    halves = [(weights, inputs[:, half], targets[:, half], states[:, half], masks[:, :, half], *settings)
+              for half in (slice(B // 2), slice(B // 2, B))]
     second = None
     with contextlib.suppress(EOFError, OSError, pickle.PicklingError):  # it was ended, or finds no script (a debugger)
         if CORES > 1:
@@ -595,8 +595,8 @@ class Run:
             say(f"{self.checkpoint} has all of its {options.epochs} epochs; "
                 "a larger --epochs goes on from there, with the learning rate of so long a run")
             sys.exit(0)
-        for number in signal.SIGINT, signal.SIGTERM:
-            signal.signal(number, self.request_stop)
+        signal.signal(signal.SIGINT, self.request_stop)
+        signal.signal(signal.SIGTERM, self.request_stop)
 
     def resume(self):
         """Take over what the checkpoint holds; return the run's text and the states of its generators.
@@ -768,8 +768,8 @@ class Run:
             self.warn(f"cannot write {path}: {reason(error)}{'; training goes on' if self.goes_on() else ''}")
             return False
 
-    def finish(self):
-        """Save what there is when training ends, by itself or by a signal, say how to go on, and end the program."""
+    def save(self):
+        """Save the state in which training ends, by itself or by a signal; ends the program if that can't be done."""
         self.end_progress_line()
         if self.iteration == 0:
             say("Stopped before the first update")
@@ -779,6 +779,9 @@ class Run:
             fail(f"the network has diverged, and its last state is not saved; {self.advice()}", status=1)
         if not self.write(self.checkpoint, content, durable=True):
             fail(f"the last state is not in {self.checkpoint}", status=1)
+
+    def finish(self):
+        """Say how to go on, and end the program."""
         if self.iteration < self.total:
             say(f"Stopped after iteration {self.iteration:,} of {self.total:,}. Go on with: "
                 f"{command(self.model, self.options.out, '--resume')}")

@@ -396,6 +396,7 @@ def test_a_window_shows_new_losses_within_seconds_and_draws_for_3_percent_of_the
 
 @linux  # elsewhere a window needs no DISPLAY
 @pytest.mark.parametrize("environment, why", [({"MPLBACKEND": "Agg"}, "MPLBACKEND=Agg"), ({}, ":987"),
+                                              ({"MPLBACKEND": ""}, ":987"),
                                               ({"MPLBACKEND": "svg"}, "MPLBACKEND=svg"),
                                               ({"MPLBACKEND": "TkAgg"}, ":987")], ids=str)
 def test_why_there_is_no_window_is_told_in_a_line(environment, why, tmp_path):

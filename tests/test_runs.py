@@ -17,6 +17,7 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -122,6 +123,15 @@ def test_ctrl_c_and_sigterm_save_and_draw_and_the_command_that_they_print_goes_o
         words.append("--no-window")
     train(relu, *words)
     assert_same(outcome(tmp_path), reference())
+
+
+@pytest.mark.parametrize("script", [relu, stirnn], ids=lambda script: script.MODEL)
+def test_the_last_state_is_saved_before_the_plot_is_drawn_for_the_last_time(script, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "Grapher", lambda *_: mock.Mock(**{"draw.side_effect": KeyboardInterrupt}))
+    with pytest.raises(KeyboardInterrupt):
+        train(script, *TINY, "--train", text, "--out", tmp_path, "--epochs", 1, "--save-every", 1000)
+    state, last = saved(tmp_path / f"{script.MODEL}.npz", script.MODEL), read_losses(tmp_path, script.MODEL)[1][-1]
+    assert state["iteration"] == PER_EPOCH == int(last["iteration"])
 
 
 def test_a_run_stopped_before_its_first_update_is_no_earlier_run_to_keep_or_resume(
