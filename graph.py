@@ -17,9 +17,9 @@ from pathlib import Path
 try:
     import numpy as np
 except ImportError:
-    raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
+    raise SystemExit("No NumPy. Type . .venv/bin/activate (Windows: .venv\\Scripts\\activate), see README.md") from None
 
-from util import COLUMNS, VERSION, fail, reason, say, set_up_console, set_up_matplotlib, warn, write_file
+from util import COLUMNS, VERSION, fail, option, reason, say, set_up_console, set_up_matplotlib, warn, write_file
 
 COLORS = {"tanh": "#0072B2", "relu": "#D55E00", "stirnn": "#CC79A7", "nprnn": "#009E73"}  # Okabe, Ito: for all eyes
 OTHER_COLORS = "#56B4E9", "#E69F00", "#000000", "#999999"
@@ -270,11 +270,15 @@ def read_runs(files):
 
 
 def in_groups(runs):
-    """Return the runs by label, those that differ in their seed only together."""
+    """Return the runs by label, those that differ in their seed only together; settings that differ are in it."""
     texts, references = {about["sha256"] for _, about, _ in runs}, {is_reference(path) for path, *_ in runs}
-    groups, labelled = {}, {}
+    values, groups, labelled = {}, {}, {}
+    for _, about, _ in runs:
+        for name in about.keys() - {"model", "text", "sha256", "seed", "epochs"}:
+            values.setdefault(name, set()).add(about[name])
     for path, about, columns in runs:
         name = about["model"] + (f" on {about['text']}" if len(texts) > 1 else "")
+        name += "".join(f" {option(key, about[key])}" for key in about if len(values.get(key, ())) > 1)
         reference = " (reference)" if is_reference(path) and len(references) > 1 else ""
         settings = json.dumps({**about, "seed": None})
         groups.setdefault((name, reference, settings), []).append((path, about, columns))
@@ -336,7 +340,7 @@ def compare(files, out, window):
     if not files:  # of the references those on the text of the first run
         runs = [run for run in runs if not is_reference(run[0]) or run[1]["sha256"] == runs[0][1]["sha256"]]
     if not runs:
-        fail("There is nothing to draw: train a network first (python relu.py)")
+        fail("There is nothing to draw; the losses of python relu.py are in runs/relu.csv")
     if len({about["sha256"] for _, about, _ in runs}) > 1:
         say("Runs of different texts: their losses can't be compared with each other")
     groups = in_groups(runs)

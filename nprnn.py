@@ -26,7 +26,7 @@ eigenvector would be handed on unchanged; along all others it fades, and nothing
 try:
     import numpy as np
 except ImportError:
-    raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
+    raise SystemExit("No NumPy. Type . .venv/bin/activate (Windows: .venv\\Scripts\\activate), see README.md") from None
 
 import util
 from graph import Grapher

@@ -29,7 +29,7 @@ loss, and its gradient joins dh[d](t); there, growth[d](T+1) is 0:
 try:
     import numpy as np
 except ImportError:
-    raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
+    raise SystemExit("No NumPy. Type . .venv/bin/activate (Windows: .venv\\Scripts\\activate), see README.md") from None
 
 import util
 from graph import Grapher

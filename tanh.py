@@ -22,7 +22,7 @@ large as what goes in; but for the first, whose variance is 1: of its one-hot in
 try:
     import numpy as np
 except ImportError:
-    raise SystemExit("NumPy is missing here. Type: . .venv/bin/activate (Windows: .venv\\Scripts\\activate)") from None
+    raise SystemExit("No NumPy. Type . .venv/bin/activate (Windows: .venv\\Scripts\\activate), see README.md") from None
 
 import util
 from graph import Grapher

@@ -82,7 +82,7 @@ def read_text(path, option="--train"):
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        fail(f"{path} is not UTF-8 text (byte {error.start:,} is wrong); convert it first")
+        fail(f"{path} is not UTF-8 text (byte {error.start:,} is wrong); save it as UTF-8 in an editor")
     except OSError as error:
         fail(f"cannot read {path or repr(path)}: {reason(error)}; give a text with {option}")
     if not text:
@@ -151,7 +151,7 @@ def default_texts():
         try:
             download_shakespeare(paths)
         except OSError as error:
-            say(f"Shakespeare could not be had: {reason(error)}. Training on the project's play, data/play.txt")
+            warn(f"Shakespeare could not be had: {reason(error)}. Training on the project's play, data/play.txt")
             return PLAY, None
     return paths
 
@@ -355,7 +355,7 @@ def set_up_matplotlib():
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        fail("Matplotlib is missing here; type: pip install -r requirements.txt")
+        fail("No Matplotlib. Type . .venv/bin/activate (Windows: .venv\\Scripts\\activate), see README.md")
     except ValueError as error:  # of MPLBACKEND
         fail(f"Matplotlib does not start: {error}")
     warnings.filterwarnings("ignore", "Glyph .* missing")  # a file's name in a script that its font lacks
@@ -391,7 +391,7 @@ def print_sample(model, options, sample):
     weights, meta = load_network(model, options.given.get("out"), options.quiet)
     unknown = sorted(set(prime) - set(meta["vocabulary"]))
     if unknown:
-        hint = "; a newline is typed as Enter, between the quotes" if "\\" in unknown else ""
+        hint = "; a newline is typed as Enter, between the quotes" if "\\" in unknown and options.prime else ""
         fail(f"the prime has {shortened(map(repr, unknown))}, which the text of this network does not contain{hint}")
     rng = np.random.default_rng(options.given.get("seed"))
     temperature = max(options.temperature, 1e-300)  # which is as good as 0, and can divide
@@ -487,6 +487,8 @@ def load_network(model, folder=None, quiet=False):
     meta, arrays = load_checkpoint(path, model, alone)
     if not quiet:
         warn(f"{path}: the network of epoch {meta['best_epoch']:.4g}, validation loss {meta['best_loss']:.4f}")
+        if meta["best_epoch"] == 0:
+            warn("It has learned nothing yet")
         if alone:
             warn(f"It comes with the project, trained on {meta['text_name']}.\nTo train your own: python {model}.py")
         if alone and folder is None:
@@ -683,7 +685,8 @@ class Run:
         if loss <= DIVERGED and self.pending is not None:
             self.write(self.checkpoint, self.pending, durable=True)
         self.pending = None
-        if self.iteration % 100 == 0 and not self.validation_is_due():
+        every = 10 if self.per_epoch < 1000 and self.iteration < 1000 else 100  # a short run is to show its fall too
+        if self.iteration % every == 0 and not self.validation_is_due():
             self.add_row()
         if time.monotonic() - self.shown > (0.2 if on_terminal() else 60):
             self.show_progress()

@@ -28,7 +28,7 @@ import stirnn
 import tanh
 import util
 from graphs import publish
-from helpers import ENVIRONMENT, ROOT, begin, do, kill, linux, named, parse, posix, read_losses, refusal, start
+from helpers import ENVIRONMENT, ROOT, begin, change, do, kill, linux, named, parse, posix, read_losses, refusal, start
 
 SMALL = ["--hidden-size", "8", "--depth", "1", "--epochs", "1", "--batch-size", "4", "--seq-size", "10", "--no-window"]
 TEXT = "Wär’s nicht besser – fragt der Größte –, 🎭 zu schweigen?\nO, ’tis a naïve tongue that says not “No”.\n" * 20
@@ -181,20 +181,20 @@ def test_blas_is_told_to_take_one_thread_and_glibc_to_keep_memory_unless_the_use
 def test_where_numpy_is_missing_a_line_says_what_to_type(script, tmp_path):
     (tmp_path / "numpy.py").write_text("raise ImportError")  # comes first on the path
     _, errors = do(script, status=1, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)})
-    assert ".venv/bin/activate" in errors and errors.count("\n") == 1
+    assert ".venv/bin/activate" in errors and "README.md" in errors and errors.count("\n") == 1
 
 
 def test_where_matplotlib_is_missing_a_line_says_what_to_type_before_anything_is_done(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(sys, "argv", ["relu.py", "--out", str(tmp_path / "runs")])
     line = refusal(util.main, "relu", relu.__doc__, relu.SETTINGS, relu.train, relu.evaluate_loss, relu.sample)
-    assert "pip install -r requirements.txt" in line and not (tmp_path / "runs").exists()
+    assert ".venv/bin/activate" in line and "README.md" in line and not (tmp_path / "runs").exists()
 
 
 def test_a_comparison_without_matplotlib_says_what_to_type(tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ImportError")  # comes first on the path
     _, errors = do("graph", status=2, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)})
-    assert "pip install -r requirements.txt" in errors and errors.count("\n") == 1
+    assert ".venv/bin/activate" in errors and "README.md" in errors and errors.count("\n") == 1
 
 
 def test_a_notebooks_matplotlib_backend_is_left_to_the_notebook(trained, tmp_path):
@@ -364,11 +364,21 @@ def test_the_folder_of_the_projects_networks_is_none_to_train_into(words, traine
     assert "data/ holds the networks that come with the project" in line and not any(tmp_path.iterdir())
 
 
-def test_a_prime_with_unknown_characters_names_them(trained):
+def test_a_prime_with_unknown_characters_names_them(trained, tmp_path):
     line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", "xylophon€")
     assert line.startswith("relu.py: the prime has 'l', 'p', 'x', '€', which") and "newline" not in line
     line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", r"to\n")
     assert line.endswith("; a newline is typed as Enter, between the quotes\n")
+    (tmp_path / "prime.txt").write_text(r"to\n")
+    line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime-file", tmp_path / "prime.txt")
+    assert "does not contain" in line and "newline" not in line
+
+
+def test_of_a_network_that_has_learned_nothing_yet_a_line_says_so(trained, tmp_path):
+    shutil.copy(trained.folder / "relu.npz", tmp_path)
+    assert "learned nothing" not in do("relu", "--sample", 5, "--out", tmp_path)[1]
+    change(tmp_path / "relu.npz", best_epoch=0)
+    assert do("relu", "--sample", 5, "--out", tmp_path)[1].endswith("\nIt has learned nothing yet\n")
 
 
 def test_a_command_to_type_is_quoted_as_the_command_prompt_wants_it_on_windows(monkeypatch):
@@ -408,7 +418,7 @@ def test_options_that_do_not_go_together_are_refused(mode, words, why):
 @pytest.mark.parametrize("content, why", [
     (b"", "is empty"),
     (b"\xef\xbb\xbf", "is empty"),
-    ("Größe".encode("latin-1") * 50, r"is not UTF-8 text \(byte 2 is wrong\); convert it first"),
+    ("Größe".encode("latin-1") * 50, r"is not UTF-8 text \(byte 2 is wrong\); save it as UTF-8 in an editor"),
     ("Größe".encode("utf-16"), "is not UTF-8 text"),
     pytest.param(None, "Is a directory; give a text with --train", marks=posix),
     ("ö".encode() * 44, "has 44 characters; batches of 4 x 10 steps need at least 45"),

@@ -528,7 +528,7 @@ def test_own_runs_stand_out_from_references_which_end_with_the_longest_of_them(c
     for model in graph.COLORS:
         for seed in 1, 2:
             write_run(tmp_path / "graphs" / f"{model}.{seed}.csv", model, epochs=20, seed=seed)
-    write_run(tmp_path / "graphs" / "nprnn.3.csv", "nprnn", epochs=20, batch_size=20)
+    write_run(tmp_path / "graphs" / "nprnn.3.csv", "nprnn", epochs=20, another=1)
     write_run(tmp_path / "graphs" / "nprnn.4.csv", "nprnn", sha256="b" * 64)  # of another text
     status, rows, errors, *both = compare()
     names = [row["model"] for row in rows]
@@ -542,10 +542,11 @@ def test_own_runs_stand_out_from_references_which_end_with_the_longest_of_them(c
         assert min(line.get_linewidth() for line in own) > max(line.get_linewidth() for line in references)
 
 
-def test_runs_of_one_model_with_several_settings_have_colours_of_their_own(compare, tmp_path):
+def test_runs_of_one_model_with_several_settings_are_named_by_them_and_have_colours_of_their_own(compare, tmp_path):
     files = [write_run(tmp_path / f"{share}.csv", dropout=share) for share in (0, 0.1, 0.2)]
     *_, train, validation = compare(*files, write_run(tmp_path / "tanh.csv", model="tanh"))
     for axes in train, validation:
+        assert labels(axes) == ["relu --dropout 0", "relu --dropout 0.1", "relu --dropout 0.2", "tanh"]
         colors = [line.get_color() for line in axes.lines]
         assert len(set(colors)) == 4 and (colors[0], colors[3]) == (graph.COLORS["relu"], graph.COLORS["tanh"])
 
@@ -593,7 +594,7 @@ def test_compare_without_any_run_or_folder_to_draw_into_says_so(tmp_path):
     (_, unwritable), (_, nothing) = [end(process, status=2) for process in
                                      [start([ROOT / "graph.py", *these], env=NO_DISPLAY) for these in words]]
     assert unwritable.count("\n") == 1 and str(tmp_path / "file") in unwritable
-    assert "nothing.csv is left out" in nothing and "python relu.py" in nothing
+    assert "nothing.csv is left out" in nothing and "python relu.py are in runs/relu.csv" in nothing
 
 
 def test_the_training_loss_of_the_table_is_the_median_over_the_last_epoch(compare, tmp_path):

@@ -418,8 +418,8 @@ def test_without_a_network_a_run_is_on_the_play_and_goes_on_there_without_asking
             "env": {**ENVIRONMENT, "https_proxy": f"http://127.0.0.1:{server.server_port}"}}
     output, errors = do("relu", "--hidden-size", 8, "--depth", 1, "--batch-size", 60, "--no-window", **here)
     lines = output.splitlines()
-    assert lines[1].startswith("Shakespeare could not be had: ") and "data/play.txt" in lines[1]
-    assert f"{util.PLAY_EPOCHS} epochs will do" in lines[2] and server.requests == 1 and errors == ""
+    assert errors.startswith("Shakespeare could not be had: ") and "data/play.txt" in errors and errors.count("\n") == 1
+    assert f"{util.PLAY_EPOCHS} epochs will do" in lines[1] and server.requests == 1
     assert f"epoch {util.PLAY_EPOCHS:6.2f}/{util.PLAY_EPOCHS}" in output and lines[-1].startswith("Done. ")
     more = util.PLAY_EPOCHS + 1
     output, errors = do("relu", "--resume", "--no-window", "--epochs", more, **here)

@@ -6,6 +6,7 @@ The scripts' own train() is run on a small text. What goes into and comes out of
 import copy
 import functools
 import inspect
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -180,10 +181,23 @@ def test_the_best_network_is_that_of_the_lowest_validation_loss(run):
     assert same(run.best, best.weights)
 
 
-def test_the_losses_have_a_row_at_every_validation_and_every_100_updates(run):
-    due = sorted({*range(0, TOTAL + 1, 100), *[validation.iteration for validation in run.evaluate_loss]})
+def test_the_losses_have_a_row_at_every_validation_and_every_10_updates_as_epochs_are_short(run):
+    due = sorted({*range(0, TOTAL + 1, 10), *[validation.iteration for validation in run.evaluate_loss]})
     assert [row["iteration"] for row in run.rows] == due
     assert [row["epoch"] for row in run.rows] == pytest.approx([iteration / PER_EPOCH for iteration in due])
+
+
+@pytest.mark.parametrize("per_epoch, at_first", [(1150, 100), (90, 10)], ids=["long epochs", "short epochs"])
+def test_in_long_epochs_and_after_1000_updates_the_losses_have_a_row_every_100_updates(per_epoch, at_first, tmp_path):
+    for name, size in ("train", per_epoch + 1), ("val", 20):
+        (tmp_path / f"{name}.txt").write_text(("to be or not " * 100)[:size], encoding="utf-8")
+    words = "--hidden-size 1 --depth 1 --batch-size 1 --seq-size 1 --no-window --quiet --save-every 1000000".split()
+    epochs = math.ceil(1150 / per_epoch)
+    train(relu, *words, "--epochs", epochs, "--train", tmp_path / "train.txt", "--val", tmp_path / "val.txt",
+          "--out", tmp_path)
+    due = [update for update in range(epochs * per_epoch + 1)
+           if 0 in (update % per_epoch, update % (at_first if update < 1000 else 100))]
+    assert [int(row["iteration"]) for row in read_losses(tmp_path)[1]] == due
 
 
 def test_the_training_loss_is_the_mean_of_the_last_updates(run):
