@@ -269,16 +269,22 @@ def read_runs(files):
     return runs
 
 
+def unusual(about):
+    """Return the settings of a run that the project's run of this model does not have, as they are typed."""
+    with contextlib.suppress(OSError, ValueError):
+        usual, _ = read_csv(REFERENCE / f"{about['model']}.1.csv")
+        names = usual.keys() - {"text", "sha256", "seed", "epochs"}
+        other = [name for name in about if name in names and about[name] != usual[name]]
+        return "".join(f" {option(name, about[name])}" for name in other)
+    return ""
+
+
 def in_groups(runs):
-    """Return the runs by label, those that differ in their seed only together; settings that differ are in it."""
+    """Return the runs by label, those that differ in their seed only together."""
     texts, references = {about["sha256"] for _, about, _ in runs}, {is_reference(path) for path, *_ in runs}
-    values, groups, labelled = {}, {}, {}
-    for _, about, _ in runs:
-        for name in about.keys() - {"model", "text", "sha256", "seed", "epochs"}:
-            values.setdefault(name, set()).add(about[name])
+    groups, labelled = {}, {}
     for path, about, columns in runs:
-        name = about["model"] + (f" on {about['text']}" if len(texts) > 1 else "")
-        name += "".join(f" {option(key, about[key])}" for key in about if len(values.get(key, ())) > 1)
+        name = about["model"] + unusual(about) + (f" on {about['text']}" if len(texts) > 1 else "")
         reference = " (reference)" if is_reference(path) and len(references) > 1 else ""
         settings = json.dumps({**about, "seed": None})
         groups.setdefault((name, reference, settings), []).append((path, about, columns))

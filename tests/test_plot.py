@@ -528,13 +528,13 @@ def test_own_runs_stand_out_from_references_which_end_with_the_longest_of_them(c
     for model in graph.COLORS:
         for seed in 1, 2:
             write_run(tmp_path / "graphs" / f"{model}.{seed}.csv", model, epochs=20, seed=seed)
-    write_run(tmp_path / "graphs" / "nprnn.3.csv", "nprnn", epochs=20, another=1)
+    write_run(tmp_path / "graphs" / "nprnn.3.csv", "nprnn", epochs=20, batch_size=20)
     write_run(tmp_path / "graphs" / "nprnn.4.csv", "nprnn", sha256="b" * 64)  # of another text
     status, rows, errors, *both = compare()
     names = [row["model"] for row in rows]
     assert (status, errors) == (0, "") and names[:5] == ["tanh", "relu", *[f"{model} ×2 (reference)" for model in
                                                                            ("tanh", "relu", "stirnn")]]
-    assert len(names) == 7 and all("nprnn" in name and name.endswith(" (reference)") for name in names[5:])
+    assert names[5:] == ["nprnn ×2 (reference)", "nprnn --batch-size 20 (reference)"]
     for axes in both:
         own, references = axes.lines[:2], axes.lines[2:]
         assert labels(axes) == names and axes.get_xlim() == (0, 5)
@@ -542,11 +542,22 @@ def test_own_runs_stand_out_from_references_which_end_with_the_longest_of_them(c
         assert min(line.get_linewidth() for line in own) > max(line.get_linewidth() for line in references)
 
 
-def test_runs_of_one_model_with_several_settings_are_named_by_them_and_have_colours_of_their_own(compare, tmp_path):
+def test_settings_that_are_not_the_references_are_named(compare, tmp_path):
+    for model, share in ("relu", 0.3), ("tanh", 0.4):
+        write_run(tmp_path / "graphs" / f"{model}.1.csv", model, share=share, hidden_size=256, epochs=20)
+    own = [write_run(tmp_path / "1.csv", share=0.3, hidden_size=64, seed=7),
+           write_run(tmp_path / "2.csv", "tanh", share=0.4, hidden_size=256),
+           write_run(tmp_path / "3.csv", "tanh", share=0.3, hidden_size=128),
+           write_run(tmp_path / "4.csv", "stirnn", hidden_size=128)]  # without a reference
+    *_, train, validation = compare(*own)
+    for axes in train, validation:
+        assert labels(axes) == ["relu --hidden-size 64", "tanh", "tanh --share 0.3 --hidden-size 128", "stirnn"]
+
+
+def test_runs_of_one_model_with_several_settings_have_colours_of_their_own(compare, tmp_path):
     files = [write_run(tmp_path / f"{share}.csv", dropout=share) for share in (0, 0.1, 0.2)]
     *_, train, validation = compare(*files, write_run(tmp_path / "tanh.csv", model="tanh"))
     for axes in train, validation:
-        assert labels(axes) == ["relu --dropout 0", "relu --dropout 0.1", "relu --dropout 0.2", "tanh"]
         colors = [line.get_color() for line in axes.lines]
         assert len(set(colors)) == 4 and (colors[0], colors[3]) == (graph.COLORS["relu"], graph.COLORS["tanh"])
 
