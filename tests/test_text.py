@@ -180,9 +180,9 @@ def site(server, monkeypatch):
 
 
 def assert_fallen_back(data, capsys, why):
-    """Ask for the default texts; assert that they are the play, that one line says why, and that no file is left."""
+    """Ask for the default texts; assert that they are the play, that one line tells why, and no file is left."""
     assert util.default_texts() == (data / "play.txt", None)
-    _, line = capsys.readouterr().out.splitlines()
+    line, = capsys.readouterr().err.splitlines()
     assert re.search(why, line) and "data/play.txt" in line
     assert [path.name for path in data.iterdir()] == ["play.txt"]
 
