@@ -54,6 +54,21 @@ def read_csv(path):
     return about, columns
 
 
+def is_reference(path):
+    """Return whether a CSV file is one that comes with the project."""
+    return path.resolve().parent == REFERENCE
+
+
+def unusual(about):
+    """Return the settings of a run that the project's run of this model does not have, as they are typed."""
+    with contextlib.suppress(OSError, ValueError):
+        usual, _ = read_csv(REFERENCE / f"{about['model']}.1.csv")
+        names = usual.keys() - {"text", "sha256", "seed", "epochs"}
+        other = [name for name in about if name in names and about[name] != usual[name]]
+        return "".join(f" {option(name, about[name])}" for name in other)
+    return ""
+
+
 def validation(columns):
     """Return epochs and validation losses, of the rows that have one."""
     there = ~np.isnan(columns["validation_loss"])
@@ -123,9 +138,8 @@ class Grapher:
         if self.text != about["sha256"]:  # at first, and when a new run takes the place of one on another text
             for line in self.axes.lines[3:]:
                 line.remove()
-            for model, (path, other) in self.behind(about).items():
-                self.axes.plot(*validation(other), color=COLORS.get(model), alpha=0.4, linewidth=1,
-                               label=f"{model} (reference)" if is_reference(path) else model)
+            for model, (name, other) in self.behind(about).items():
+                self.axes.plot(*validation(other), color=COLORS.get(model), alpha=0.4, linewidth=1, label=name)
             self.text, self.view = about["sha256"], None
         epochs, losses = columns["epoch"][1:], columns["train_loss"][1:]
         trend, own, color = over_an_epoch(columns), validation(columns), COLORS.get(about["model"], OTHER_COLORS[0])
@@ -144,14 +158,15 @@ class Grapher:
         self.axes.legend(fontsize=8, frameon=False)
 
     def behind(self, about):
-        """Return what to draw behind, by model: the other models' own runs on this text, or else references."""
+        """Return name and columns of what to draw behind, by model: own runs on this text, or else references."""
         found = {}
         own = [self.csv.with_name(f"{model}.csv") for model in COLORS if model != about["model"]]
         for path in [*(REFERENCE / f"{model}.1.csv" for model in COLORS), *own]:
             with contextlib.suppress(OSError, ValueError):
                 other, columns = read_csv(path)
                 if other["sha256"] == about["sha256"]:
-                    found[other["model"]] = path, columns  # an own run takes the place of a reference
+                    name = f"{other['model']} (reference)" if is_reference(path) else other["model"] + unusual(other)
+                    found[other["model"]] = name, columns  # an own run takes the place of a reference
         return found
 
     def update(self):
@@ -250,11 +265,6 @@ def watch(csv):
 
 # Comparison of runs ----------------------------------------------------------------------------------------------
 
-def is_reference(path):
-    """Return whether a CSV file is one that comes with the project."""
-    return path.resolve().parent == REFERENCE
-
-
 def read_runs(files):
     """Return the runs in files, each (path, about, columns); says which files could not be read."""
     runs = []
@@ -267,16 +277,6 @@ def read_runs(files):
         except (OSError, ValueError) as error:
             warn(f"{path} is left out: {reason(error)}")
     return runs
-
-
-def unusual(about):
-    """Return the settings of a run that the project's run of this model does not have, as they are typed."""
-    with contextlib.suppress(OSError, ValueError):
-        usual, _ = read_csv(REFERENCE / f"{about['model']}.1.csv")
-        names = usual.keys() - {"text", "sha256", "seed", "epochs"}
-        other = [name for name in about if name in names and about[name] != usual[name]]
-        return "".join(f" {option(name, about[name])}" for name in other)
-    return ""
 
 
 def in_groups(runs):

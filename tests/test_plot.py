@@ -120,12 +120,12 @@ def test_behind_a_run_are_the_other_models_own_runs_and_else_references_on_the_s
     monkeypatch.setattr(graph, "REFERENCE", tmp_path / "graphs")
     for model in graph.COLORS:
         write_run(tmp_path / "graphs" / f"{model}.1.csv", model, sha256=("b" if model == "stirnn" else "a") * 64)
-    write_run(tmp_path / "tanh.csv", "tanh")
+    write_run(tmp_path / "tanh.csv", "tanh", seq_size=50)
     write_run(tmp_path / "nprnn.csv", "nprnn", sha256="b" * 64)
     grapher = Grapher(write_run(tmp_path / "relu.csv"))
     grapher.refresh()
     behind = labels(grapher.axes)[2:]
-    assert behind == ["tanh", "relu (reference)", "nprnn (reference)"]
+    assert behind == ["tanh --seq-size 50", "relu (reference)", "nprnn (reference)"]
     grapher.axes.set_xlim(0.5, 1)  # a view that is of the run so far
     write_run(tmp_path / "relu.csv", sha256="b" * 64)  # a new run on another text, followed by the same window
     grapher.refresh()
