@@ -318,7 +318,8 @@ def parse_options(description, settings, words=None):
         near = difflib.get_close_matches(unknown[0].partition("=")[0], map(option, {**settings, **OPTIONS}), 1, 0.7)
         if os.path.isfile(unknown[0]):
             near = [option("train", unknown[0])]
-        fail(f"there is no option {unknown[0]!r}; {f'did you mean {near[0]}?' if near else '--help lists all'}")
+        hint = f"did you mean {near[0]}?" if near else "--help lists all; a value of several words takes quotes"
+        fail(f"there is no option {unknown[0]!r}; {hint}")
     if [] in given.values():  # what Python before 3.13 makes of --prime=--
         fail("-- cannot be an option's value")
     training = settings.keys() - {"seed"} | {"train", "val", "save_every", "resume"}

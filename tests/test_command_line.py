@@ -347,6 +347,8 @@ def mistake(*words, **keywords):
 def test_an_unknown_option_is_named_and_nothing_is_written(tmp_path):
     line = mistake("--hidden", 8, cwd=tmp_path)
     assert line == "relu.py: there is no option '--hidden'; did you mean --hidden-size?\n"
+    line = mistake("--sample", "--prime", "ROMEO:", "is", "here")
+    assert line == "relu.py: there is no option 'is'; --help lists all; a value of several words takes quotes\n"
     assert not any(tmp_path.iterdir())
 
 
