@@ -182,7 +182,9 @@ def site(server, monkeypatch):
 def assert_fallen_back(data, capsys, why):
     """Ask for the default texts; assert that they are the play, that one line tells why, and no file is left."""
     assert util.default_texts() == (data / "play.txt", None)
-    line, = capsys.readouterr().err.splitlines()
+    output, errors = capsys.readouterr()
+    line, = errors.splitlines()
+    assert output.startswith("Downloading tinyshakespeare") and output.count("\n") == 1
     assert re.search(why, line) and "data/play.txt" in line
     assert [path.name for path in data.iterdir()] == ["play.txt"]
 
