@@ -118,7 +118,7 @@ def rmsprops_step(grads, **settings):
 
 def test_rmsprops_step_equals_its_formula():
     rng = np.random.default_rng(0)
-    grads = {"Whh0": rng.normal(size=(4, 4)), "by": rng.normal(size=9)}
+    grads = {"Wxh0": rng.normal(size=(4, 6)), "by": rng.normal(size=9)}  # more columns than rows
     before, after = rmsprops_step(grads, decay=0.9, epsilon=0.1, clip_norm=np.inf, weight_decay=0.2)
     for name, grad in grads.items():
         weights, cache = before[name]
