@@ -570,6 +570,16 @@ def test_in_a_comparison_spikes_flatten_no_axis(compare, tmp_path):
     assert max(loss for epoch, loss in zip(*train.lines[0].get_data()) if epoch > 1) < 4.2
 
 
+def test_a_pause_changes_neither_the_minutes_nor_the_speed_of_the_table(compare, tmp_path):
+    run = write_run(tmp_path / "relu.csv", epochs=5)
+    _, (before,), *_ = compare(run)
+    *lines, last = run.read_text().splitlines(keepends=True)
+    cells = last.rstrip().split(",")
+    run.write_text("".join([*lines, ",".join([*cells[:-1], "7200"]) + "\n"]))  # the computer slept for two hours
+    _, (after,), *_ = compare(run)
+    assert after == before
+
+
 def test_compare_leaves_out_files_that_are_not_whole_and_says_why(compare, tmp_path):
     good = write_run(tmp_path / "good.csv")
     content = good.read_text()
