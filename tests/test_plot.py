@@ -570,6 +570,11 @@ def test_in_a_comparison_spikes_flatten_no_axis(compare, tmp_path):
     assert max(loss for epoch, loss in zip(*train.lines[0].get_data()) if epoch > 1) < 4.2
 
 
+def test_the_best_loss_of_a_run_that_overfits_is_its_lowest_and_not_its_last(compare, tmp_path):
+    _, (row,), *_ = compare(write_run(tmp_path / "relu.csv", loss=lambda epoch: 1.4 + abs(epoch - 3) / 10))
+    assert (row["best"], row["validation"]) == ("1.450", "1.550")
+
+
 def test_a_pause_changes_neither_the_minutes_nor_the_speed_of_the_table(compare, tmp_path):
     run = write_run(tmp_path / "relu.csv", epochs=5)
     _, (before,), *_ = compare(run)
