@@ -3,6 +3,7 @@
 import http.server
 import os
 import random
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ for name in "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLI
     os.environ.setdefault(name, "1")  # as util.main() has it, for this process and all that it starts
 for name in "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_":
     os.environ.setdefault(name, str(2**30))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has Ctrl-C ignored
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 

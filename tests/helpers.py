@@ -19,7 +19,8 @@ import util
 
 ROOT = Path(util.__file__).resolve().parent
 EPOCHS, PER_EPOCH = 6, 53  # of a tiny run on the fixture text
-TINY = f"--hidden-size 16 --depth 2 --seq-size 20 --batch-size 5 --epochs {EPOCHS} --save-every 20 --no-window".split()
+TINY = (f"--hidden-size 16 --depth 2 --seq-size 20 --batch-size 5 --epochs {EPOCHS} --warm-up-share 1 --save-every 20 "
+        "--no-window").split()  # it is in its warm-up whenever it is stopped
 RESUME = "--resume", "--no-window", "--out"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
 ENVIRONMENT |= {"PYTHONIOENCODING": "utf-8",

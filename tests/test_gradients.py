@@ -197,6 +197,23 @@ def test_where_no_second_process_can_start_the_first_does_it_all_and_hears_ctrl_
     assert signal.getsignal(signal.SIGINT) == before != signal.SIG_IGN
 
 
+def computes_or_ends(weights, inputs, targets, states, masks, process):
+    """Compute in that process, and end any other."""
+    if os.getpid() != process:
+        os._exit(1)
+    return relu.forward_backward(weights, inputs, targets, states, masks)
+
+
+def test_nothing_is_lost_when_the_second_process_ends_in_the_midst_of_an_update(monkeypatch):
+    case, results = problem(relu, V=65, H=200, D=2), []
+    for cores in 1, 2:
+        monkeypatch.setattr(util, "CORES", cores)
+        loss, grads, states = util.in_halves(computes_or_ends, *case, os.getpid())
+        results.append({"loss": loss.tobytes(), "states": states.tobytes(), "Whh0": grads["Whh0"].tobytes()})
+    util.second_process.cache_clear()
+    assert results[0] == results[1]
+
+
 def test_nothing_is_lost_when_somebody_ends_the_second_process(monkeypatch):
     monkeypatch.setattr(util, "CORES", 2)
     case = problem(relu, V=65, H=200, D=2)

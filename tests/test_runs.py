@@ -125,6 +125,16 @@ def test_ctrl_c_and_sigterm_save_and_draw_and_the_command_that_they_print_goes_o
     assert_same(outcome(tmp_path), reference())
 
 
+@posix
+def test_the_checkpoint_of_an_epochs_end_knows_of_its_validation_and_sample(reference, text, tmp_path):
+    process = begin("relu", *TINY, "--save-every", 1000, "--train", text, "--out", tmp_path)
+    wait_until(process, lambda: iteration(tmp_path) >= PER_EPOCH)
+    kill(process)
+    assert iteration(tmp_path) % PER_EPOCH == 0
+    train(relu, *RESUME, tmp_path)
+    assert_same(outcome(tmp_path), reference())
+
+
 @pytest.mark.parametrize("script", [relu, stirnn], ids=lambda script: script.MODEL)
 def test_the_last_state_is_saved_before_the_plot_is_drawn_for_the_last_time(script, text, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "Grapher", lambda *_: mock.Mock(**{"draw.side_effect": KeyboardInterrupt}))
@@ -280,6 +290,15 @@ def test_resuming_with_another_validation_text_is_refused(text, tmp_path):
     assert "the saved run's text is part.txt" in resume_refused(relu, tmp_path / "run", "--val", other)
 
 
+def test_a_run_on_texts_in_the_folder_it_was_started_in_is_resumed_from_any_other(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(text.parent)
+    train(relu, *TINY, "--train", text.name, "--val", text.name, "--out", tmp_path / "run", "--epochs", 1)
+    per_epoch = iteration(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    train(relu, *RESUME, "run", "--epochs", 2)
+    assert iteration(tmp_path / "run") == 2 * per_epoch
+
+
 def test_where_a_text_is_missing_the_line_names_the_option_that_gives_another(stopped):
     for name in "val", "train":
         change(stopped / "relu.npz", **{name: str(stopped / "nowhere.txt")})
@@ -312,7 +331,8 @@ def test_a_run_without_the_norm_stabiliser_is_resumed_without_it(text, tmp_path)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_setting_is_in_the_checkpoint_and_in_the_file_of_losses(model, killed):
     settings = {name: value for name, (value, *_) in {"relu": relu, "stirnn": stirnn}[model].SETTINGS.items()}
-    settings |= {"epochs": EPOCHS, "hidden_size": 16, "depth": 2, "seq_size": 20, "batch_size": 5}  # TINY's
+    settings |= {"epochs": EPOCHS, "hidden_size": 16, "depth": 2, "seq_size": 20, "batch_size": 5,
+                 "warm_up_share": 1}  # TINY's
     meta, _ = util.load_checkpoint(killed(model) / f"{model}.npz", model)
     about, _ = read_losses(killed(model), model)
     assert meta["settings"] == settings and settings.items() <= about.items()

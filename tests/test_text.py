@@ -151,6 +151,16 @@ def test_streams_make_each_character_but_the_first_a_target_once_with_the_one_be
     assert (inside[:-1] | ~inside[1:]).all()  # and where it has run out of text it stays so
 
 
+def test_the_hash_of_a_text_says_where_training_ends_and_validation_begins(tmp_path):
+    hashes = set()
+    for cut in 3000, 3100:
+        for name, part in ("train", PLAY[:cut]), ("val", PLAY[cut:4000]):
+            (tmp_path / name).write_bytes(part)
+        options = argparse.Namespace(train=tmp_path / "train", val=tmp_path / "val", batch_size=10, seq_size=10)
+        hashes.add(util.load_text(options).sha256)
+    assert len(hashes) == 2
+
+
 # Download --------------------------------------------------------------------------------------------------------
 
 SERVED = "".join(f"{number}: a line of a play that nobody wrote\n" for number in range(12_000)).encode()
@@ -185,7 +195,7 @@ def assert_fallen_back(data, capsys, why):
     output, errors = capsys.readouterr()
     line, = errors.splitlines()
     assert output.startswith("Downloading tinyshakespeare") and output.count("\n") == 1
-    assert re.search(why, line) and "data/play.txt" in line
+    assert re.search(f"could not be had: [^<>[]*{why}", line) and "data/play.txt" in line  # in plain words
     assert [path.name for path in data.iterdir()] == ["play.txt"]
 
 
@@ -237,6 +247,13 @@ def test_a_refused_connection_leaves_no_file_and_the_play_stands_in(data, monkey
         port = closed.getsockname()[1]
     monkeypatch.setattr(util, "SHAKESPEARE", f"http://127.0.0.1:{port}/input.txt")
     assert_fallen_back(data, capsys, "refused")
+
+
+def test_an_address_of_a_proxy_that_is_none_leaves_no_file_and_the_play_stands_in(data, monkeypatch, capsys):
+    for name, value in ("https_proxy", "http:/proxy"), ("no_proxy", ""), ("NO_PROXY", ""):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which remembers the proxy of the download before
+    assert_fallen_back(data, capsys, "broke off")
 
 
 def test_a_server_that_never_answers_is_waited_for_a_few_seconds_and_the_play_stands_in(data, monkeypatch, capsys):
