@@ -187,10 +187,12 @@ def test_a_sample_goes_on_from_all_of_its_prime_and_every_character_drawn():
         text += character
 
 
-def test_a_sample_without_a_prime_begins_as_after_a_newline():
+@pytest.mark.parametrize("vocabulary, first", [("\nabc", "\n"), ("\t\nab", "\n"), ("abcd", "a")])
+def test_a_sample_without_a_prime_begins_as_after_a_newline_or_the_first_character_it_knows(vocabulary, first):
     weights = network(tanh, 4, 8, 2)
-    assert draw(weights, 20, 1.0, np.random.default_rng(0)) == draw(weights, 20, 1.0, np.random.default_rng(0), "\n")
-    assert draw(weights, 20, 1.0, np.random.default_rng(0)) != draw(weights, 20, 1.0, np.random.default_rng(0), "a")
+    without, *others = ("".join(tanh.sample(weights, vocabulary, 20, 1.0, np.random.default_rng(0), prime))
+                        for prime in ["", *vocabulary])
+    assert [character for character, text in zip(vocabulary, others) if text == without] == [first]
 
 
 def test_a_sample_remembers_the_first_character_of_a_long_prime():
