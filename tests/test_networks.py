@@ -153,6 +153,11 @@ def test_the_validation_loss_is_the_mean_over_every_character_but_the_first(leng
     assert tanh.evaluate_loss(weights, text, streams=streams) == pytest.approx(nats / (length - 1), rel=1e-9)
 
 
+def test_log_softmax_is_exact_for_rows_of_large_numbers_far_from_each_other():
+    log_p = relu.log_softmax(np.array([[5000, 5000], [-5000, -5001]], np.float32))
+    assert log_p == pytest.approx(-np.log([[2, 2], [1 + 1 / math.e, 1 + math.e]]), rel=1e-6)
+
+
 def draw(weights, length, temperature, rng, prime=""):
     return "".join(tanh.sample(weights, "\nabc", length, temperature, rng, prime))
 
