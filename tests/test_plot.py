@@ -147,10 +147,11 @@ def test_neither_the_first_steep_fall_nor_spikes_flatten_the_axis(epochs, tmp_pa
     assert all(in_view(grapher.axes, epoch, falling(epoch)) for epoch in later)
 
 
-def test_a_loss_that_rises_in_the_end_stays_in_view(tmp_path):
+def test_a_loss_that_rises_in_the_end_stays_in_view_and_is_the_one_that_is_told(tmp_path):
     grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=20, loss=lambda epoch: falling(epoch) + (epoch > 19.8)))
     grapher.refresh()
     assert in_view(grapher.axes, 20, falling(20) + 1.05) and grapher.axes.get_ylim()[1] < 2.6
+    assert {f"train {falling(20) + 1:.3f}", f"validation {falling(20) + 1.05:.3f}"} <= set(labels(grapher.axes))
 
 
 @pytest.mark.parametrize("loss", [falling, lambda epoch: falling(epoch) + epoch / 9], ids=["falls", "rises"])
@@ -235,6 +236,19 @@ def test_the_window_opens_once_and_not_before_there_is_a_first_curve(tmp_path, m
     grapher.draw()
     grapher.draw()
     assert opened == [tmp_path / "relu.csv"] and len(warnings) == 1
+
+
+@linux
+@pytest.mark.parametrize("screens", [[], ["DISPLAY"], ["WAYLAND_DISPLAY"]], ids=str)
+def test_a_window_is_opened_where_there_is_a_screen_of_either_kind(screens, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: opened.append(command[1:]))
+    for name in "DISPLAY", "WAYLAND_DISPLAY":
+        monkeypatch.delenv(name, raising=False)
+    for name in screens:
+        monkeypatch.setenv(name, "wayland-0")
+    graph.open_window(tmp_path / "relu.csv")
+    assert opened == [[graph.__file__, "--watch", tmp_path / "relu.csv"] for _ in screens]
 
 
 def test_training_opens_a_window_unless_it_is_told_not_to(text, tmp_path, monkeypatch):
