@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import matplotlib.figure
 import matplotlib.image
@@ -568,6 +569,22 @@ def test_settings_that_are_not_the_references_are_named(compare, tmp_path):
     *_, train, validation = compare(*own)
     for axes in train, validation:
         assert labels(axes) == ["relu --hidden-size 64", "tanh", "tanh --share 0.3 --hidden-size 128", "stirnn"]
+
+
+def test_runs_of_several_numbers_of_epochs_are_not_averaged_as_their_rates_fall_otherwise(compare, tmp_path):
+    files = [write_run(tmp_path / f"{epochs}.csv", epochs=epochs) for epochs in (2, 4)]
+    for path in files:
+        path.write_text(path.read_text().replace('"seed": 1', f'"seed": 1, "epochs": {path.stem}'))
+    _, rows, *_ = compare(*files)
+    assert {row["model"]: row["epochs"] for row in rows} == {str(tmp_path / "2"): "2.0", str(tmp_path / "4"): "4.0"}
+
+
+def test_a_reference_that_is_given_by_a_relative_path_is_one(compare, tmp_path, monkeypatch):
+    for folder in "runs", "graphs":
+        write_run(tmp_path / folder / "relu.1.csv")
+    monkeypatch.chdir(tmp_path)
+    _, rows, *_ = compare(Path("runs/relu.1.csv"), Path("graphs/relu.1.csv"))
+    assert [row["model"] for row in rows] == ["relu", "relu (reference)"]
 
 
 def test_runs_of_one_model_with_several_settings_have_colours_of_their_own(compare, tmp_path):

@@ -229,8 +229,10 @@ def test_a_short_run_warms_up_for_its_share_of_the_updates_but_at_least_a_hundre
     assert rates == pytest.approx(0.01 * np.minimum(1, rise) * fall)
 
 
-def test_without_a_gradient_stirnns_recurrent_matrices_shrink_by_exp_leak_in_the_warm_up_alone(texts, tmp_path):
-    run = record(stirnn, tmp_path, "--train", texts[0], "--learning-rate", 0, "--leak", 1.5, "--warm-up", 200)
+@pytest.mark.parametrize("warm_up", [("--warm-up", 200), ("--warm-up-share", 0.3)], ids=["long run", "short run"])
+def test_without_a_gradient_stirnns_recurrent_matrices_shrink_by_exp_leak_in_the_warm_up_alone(
+        warm_up, texts, tmp_path):
+    run = record(stirnn, tmp_path, "--train", texts[0], "--learning-rate", 0, "--leak", 1.5, *warm_up)
     initial = run.init_weights[0].result
     for name, array in run.weights.items():
         expected = np.exp(-1.5) * initial[name] if name.startswith("Whh") else initial[name]
