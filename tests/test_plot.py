@@ -646,6 +646,8 @@ def test_compare_never_mixes_two_texts_without_saying_so(compare, tmp_path, caps
     assert status == 0 and [row["model"] for row in rows] == labels(train) == ["relu on play.txt", "relu on other.txt"]
     twice = [write_run(tmp_path / f"{seed}.csv", text="book (1).txt", sha256="c" * 64, seed=seed) for seed in range(2)]
     assert labels(compare(*twice, *files)[3])[0] == "relu on book (1).txt ×2"
+    others = [write_run(tmp_path / name / "relu.csv", sha256=name, seed=2) for name in "ab"]  # of one name
+    assert [row["model"] for row in compare(*others)[1]] == [str(path.with_suffix("")) for path in others]
     graph.compare(files, tmp_path, window=False)
     assert capsys.readouterr().out.startswith("Runs of different texts")
 

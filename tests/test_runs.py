@@ -359,6 +359,8 @@ def test_an_earlier_run_that_ended_before_its_first_checkpoint_is_kept_too_and_n
     losses = (tmp_path / "relu.csv").read_bytes()
     train(relu, *words)
     assert f"is kept in {tmp_path / '1'} (it has saved no network yet)\n" in capsys.readouterr().out
+    train(relu, *words)
+    assert f"is kept in {tmp_path / '2'} (" in capsys.readouterr().out
     assert (tmp_path / "1" / "relu.csv").read_bytes() == losses
 
 
@@ -401,12 +403,27 @@ def test_seconds_go_on_from_those_of_the_checkpoint_and_the_speed_is_that_of_thi
 
 
 def test_the_time_left_is_that_of_the_updates_left_at_the_speed_so_far(text, tmp_path, at_update, capsys):
-    at_update(relu, 3 * PER_EPOCH + 1, lambda: signal.raise_signal(signal.SIGINT))
-    train(relu, *TINY, "--epochs", 10_000, "--train", text, "--out", tmp_path, status=130)
-    left, speed = re.search(r"epoch   3.00/10000  (\S+) left .*  ([\d,]+) char/s\n", capsys.readouterr().out).groups()
-    hours, minutes, seconds = map(int, left.split(":"))
-    expected = (10_000 - 3) * PER_EPOCH * 100 / int(speed.replace(",", ""))
-    assert 3600 * hours + 60 * minutes + seconds == pytest.approx(expected, rel=0.01)
+    for words, epoch in ([*TINY, "--epochs", 10_000, "--train", text, "--out"], 3), (RESUME, 5003):
+        at_update(relu, 3 * PER_EPOCH + 1, lambda: signal.raise_signal(signal.SIGINT))
+        train(relu, *words, tmp_path, status=130)
+        left, speed = re.search(rf"epoch +{epoch}.00/10000  (\S+) left .*  ([\d,]+) char/s\n",
+                                capsys.readouterr().out).groups()
+        hours, minutes, seconds = map(int, left.split(":"))
+        expected = (10_000 - epoch) * PER_EPOCH * 100 / int(speed.replace(",", ""))
+        assert 3600 * hours + 60 * minutes + seconds == pytest.approx(expected, rel=0.01)
+        change(tmp_path / "relu.npz", iteration=5000 * PER_EPOCH)  # as if it had been at work for long
+
+
+def test_a_shorter_progress_line_on_a_terminal_leaves_nothing_of_the_one_before(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(util, "on_terminal", lambda: True)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("COLUMNS", "200")
+    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
+    run.begin(0)
+    for run.validation_loss in 12345.678, 1.234:
+        run.show_progress()
+    long, short = capsys.readouterr().out.split("\r")[1:]
+    assert len(short) == len(long) and short.endswith(" 1.234    ")
 
 
 # Without texts of one's own --------------------------------------------------------------------------------------
