@@ -470,6 +470,15 @@ def test_a_number_of_epochs_that_was_given_is_that_of_a_run_on_the_play_too(text
     assert "epochs will do" not in capsys.readouterr().out and iteration(tmp_path) == PER_EPOCH
 
 
+def test_the_play_is_known_by_a_relative_path_too(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(util, "PLAY", text)
+    monkeypatch.setattr(util, "PLAY_EPOCHS", 2)
+    monkeypatch.chdir(text.parent)
+    train(relu, "--hidden-size", 8, "--depth", 1, "--batch-size", 5, "--seq-size", 20, "--no-window",
+          "--train", text.name, "--out", tmp_path)
+    assert "2 epochs will do" in capsys.readouterr().out and iteration(tmp_path) == 2 * PER_EPOCH
+
+
 # The best network and the samples --------------------------------------------------------------------------------
 
 def test_sampling_draws_from_the_network_of_the_lowest_validation_loss_and_says_which_it_is(text, tmp_path):
