@@ -28,7 +28,8 @@ import stirnn
 import tanh
 import util
 from graphs import publish
-from helpers import ENVIRONMENT, ROOT, begin, change, do, kill, linux, named, parse, posix, read_losses, refusal, start
+from helpers import (ENVIRONMENT, ROOT, begin, change, do, end, kill, linux, named, parse, posix, read_losses, refusal,
+                     start)
 
 SMALL = ["--hidden-size", "8", "--depth", "1", "--epochs", "1", "--batch-size", "4", "--seq-size", "10", "--no-window"]
 TEXT = "Wär’s nicht besser – fragt der Größte –, 🎭 zu schweigen?\nO, ’tis a naïve tongue that says not “No”.\n" * 20
@@ -178,6 +179,13 @@ def test_blas_is_told_to_take_one_thread_and_glibc_to_keep_memory_unless_the_use
     there = dict(line.split("=", 1) for line in Path(f"/proc/{process.pid}/environ").read_text().split("\0") if line)
     kill(process)
     assert {name: there.get(name) for name in START} == {**START, **own}
+
+
+def test_what_python_itself_was_told_is_not_forgotten_when_a_script_starts_anew(trained):
+    plain = {name: value for name, value in ENVIRONMENT.items() if name not in START}
+    words = ["-Ximporttime", ROOT / "relu.py", "--sample", 1, "--quiet", "--out", trained.folder]
+    told = [len(re.findall(r"\| +numpy$", end(start(words, env=env))[1], re.M)) for env in ({**plain, **START}, plain)]
+    assert told == [1, 2]
 
 
 @pytest.mark.parametrize("script", ["tanh", "relu", "stirnn", "nprnn", "graph"])

@@ -587,6 +587,15 @@ def test_a_reference_that_is_given_by_a_relative_path_is_one(compare, tmp_path, 
     assert [row["model"] for row in rows] == ["relu", "relu (reference)"]
 
 
+def test_references_alone_are_drawn_as_any_other_runs(compare, tmp_path):
+    for model in "relu", "tanh":
+        write_run(tmp_path / "graphs" / f"{model}.1.csv", model)
+    _, rows, _, *both = compare()
+    assert [row["model"] for row in rows] == ["tanh", "relu"]
+    for axes in both:
+        assert labels(axes) == ["tanh", "relu"] and {line.get_alpha() for line in axes.lines} <= {None, 1}
+
+
 def test_runs_of_one_model_with_several_settings_have_colours_of_their_own(compare, tmp_path):
     files = [write_run(tmp_path / f"{share}.csv", dropout=share) for share in (0, 0.1, 0.2)]
     *_, train, validation = compare(*files, write_run(tmp_path / "tanh.csv", model="tanh"))

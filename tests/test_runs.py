@@ -378,6 +378,14 @@ def test_two_runs_in_one_folder_are_not_possible_and_the_second_touches_nothing(
     kill(process)
 
 
+def test_runs_of_two_models_go_side_by_side_in_one_folder(text, tmp_path):
+    process = begin("relu", *TINY, "--epochs", 1000, "--train", text, "--out", tmp_path)
+    wait_until(process, lambda: iteration(tmp_path) >= 20)
+    train(tanh, *TINY, "--epochs", 1, "--train", text, "--out", tmp_path)
+    assert iteration(tmp_path, "tanh") == PER_EPOCH and process.poll() is None
+    kill(process)
+
+
 def test_sampling_from_the_last_checkpoint_works_while_the_run_goes_on(text, tmp_path):
     process = begin("relu", *TINY, "--epochs", 1000, "--save-every", 1, "--train", text, "--out", tmp_path, "--quiet")
     wait_until(process, lambda: iteration(tmp_path) >= 1)
@@ -424,6 +432,18 @@ def test_a_shorter_progress_line_on_a_terminal_leaves_nothing_of_the_one_before(
         run.show_progress()
     long, short = capsys.readouterr().out.split("\r")[1:]
     assert len(short) == len(long) and short.endswith(" 1.234    ")
+
+
+def test_a_warning_does_not_stand_behind_the_progress_line(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(util, "on_terminal", lambda: True)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
+    run.show_progress()
+    run.warn("something is wrong")
+    run.warn("and something else")
+    output, errors = capsys.readouterr()
+    assert output.startswith("\repoch ") and output.endswith("\n") and output.count("\n") == 1
+    assert errors == "something is wrong\nand something else\n"
 
 
 # Without texts of one's own --------------------------------------------------------------------------------------
