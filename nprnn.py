@@ -40,7 +40,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "learning_rate": (0.01, 0, np.inf, "learning rate of RMSProp, times a rise (the warm-up) and a linear fall to 0"),
     "batch_size": (10, 1, 10**6, "sequences side by side, each in its own stretch of the text"),
     "seq_size": (100, 1, 10**6, "steps of back-propagation through time"),
-    "seed": (1, 0, 10**18, "seed of all random draws"),
+    "seed": (1, 0, 10**18, "seed of all random draws; of --sample only if given"),
     "decay": (0.9999, 0, 1, "RMSProp: share of the mean of squared gradients that is kept per update"),
     "epsilon": (1e-8, 1e-30, 1, "RMSProp: keeps the step finite where the gradient has been zero so far"),
     "clip_norm": (1.0, 0, np.inf, "a longer gradient, a spike, is scaled back to this"),
@@ -191,8 +191,7 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
         logits, _, hs = forward(weights, util.one_hot(unread[:, None], V, states.dtype), states)
         states, logits = hs[:, -1], logits[-1].astype(np.float64)
         cumulative = np.exp((logits - logits.max()) / temperature).cumsum()  # greedy near 0; no exponent is above 0
-        unread = np.searchsorted(cumulative, rng.random(1) * cumulative[-1], side="right")
-        unread = np.minimum(unread, V - 1)  # not a number, of a network that has diverged, comes behind the last
+        unread = np.searchsorted(cumulative[:-1], rng.random(1) * cumulative[-1], side="right")
         yield vocabulary[unread[0]]
 
 
