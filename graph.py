@@ -188,6 +188,7 @@ class Grapher:
                 open_window(self.csv)
         except Exception as error:  # whatever a user's settings of Matplotlib come to, training goes on
             self.warn(f"cannot draw {target}: {reason(error)}")
+            started -= 1  # try again in 100 s: what fails at once would be told after every update
         self.due = time.monotonic() + 100 * (time.monotonic() - started)
 
 
@@ -240,12 +241,13 @@ def watch(csv):
     newest = csv.with_suffix(".window")  # holds the number of the process whose window is the newest
     with contextlib.suppress(OSError):  # of a folder that can only be read
         write_file(newest, str(os.getpid()).encode())
+    number = newest.read_text() if newest.exists() else ""  # still another's, if it could not be written
     seen = 0
 
     def follow():
         nonlocal seen
         with contextlib.suppress(OSError, ValueError):  # without the folder or the file, the window shows what it has
-            if newest.exists() and newest.read_text() != str(os.getpid()):
+            if newest.exists() and newest.read_text() != number:
                 pyplot.close()
             changed = csv.stat().st_mtime_ns
             if changed != seen and time.monotonic() >= grapher.due:

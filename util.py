@@ -250,8 +250,8 @@ def set_up_processor():
     to have it back page by page took a sixth of an update.
     """
     threads = "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
-    memory = "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"
-    wanted = {**dict.fromkeys(threads, "1"), **dict.fromkeys(memory, str(2**30)), **os.environ}
+    memory = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}  # old glibcs take no more
+    wanted = {**dict.fromkeys(threads, "1"), **memory, **os.environ}
     flags = sys.orig_argv[1:-len(sys.argv)]
     if wanted == os.environ or sys.orig_argv[-len(sys.argv):] != sys.argv or not all(f[:1] == "-" for f in flags):
         return  # it is as it should be, or this is no plain 'python relu.py ...': a debugger, a notebook
@@ -381,7 +381,7 @@ def main(model, description, settings, train, evaluate_loss, sample):
     except OSError as error:
         fail(f"{error.filename or model}: {reason(error)}", status=1)
     except MemoryError:
-        fail("not enough memory for these sizes; try a smaller --hidden-size, --batch-size or --seq-size")
+        fail("not enough memory; try a smaller --hidden-size, --batch-size or --seq-size, or a shorter text or prime")
 
 
 def print_sample(model, options, sample):
@@ -549,8 +549,10 @@ def lock(path):
         else:
             import fcntl
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         fail(f"another run writes to {path.with_suffix('')}.*; wait for its end or give another folder with --out")
+    except OSError as error:
+        fail(f"cannot lock {path}: {reason(error)}; give another folder with --out")
     return file
 
 
@@ -595,7 +597,7 @@ class Run:
         self.per_epoch = (len(self.text.train) - 1) // options.batch_size // options.seq_size
         self.total = options.epochs * self.per_epoch
         if self.iteration >= self.total:
-            say(f"{self.checkpoint} has all of its {options.epochs} epochs; "
+            say(f"{self.checkpoint} has all of its {self.iteration // self.per_epoch} epochs; "
                 "a larger --epochs goes on from there, with the learning rate of so long a run")
             sys.exit(0)
         signal.signal(signal.SIGINT, self.request_stop)
@@ -642,10 +644,10 @@ class Run:
         folders = (self.path.parent / str(number) for number in itertools.count(1))
         folder = next(folder for folder in folders if not folder.is_file() and not any(folder.glob(f"{self.model}.*")))
         folder.mkdir(exist_ok=True)
-        for path in map(self.path.with_suffix, (".npz", ".csv", ".txt", ".png")):
+        for path in map(self.path.with_suffix, (".png", ".txt", ".csv", ".npz")):  # the last tell that there is a run
             if path.exists():
                 path.rename(folder / path.name)
-        use = f"--out {folder} resumes it and samples from it" if saved else "it has saved no network yet"
+        use = f"{option('out', folder)} resumes it and samples from it" if saved else "it has saved no network yet"
         self.say(f"An earlier run is kept in {folder} ({use})")
 
     def begin(self, enough):
@@ -718,7 +720,7 @@ class Run:
     def advice(self):
         """Return what to do after a run has failed."""
         if not self.checkpoint.exists():
-            return "nothing was saved; start again with a lower --learning-rate"
+            return "nothing was saved; start again with a lower --learning-rate or --depth"
         rate = f"{self.options.learning_rate / 2:g}"
         again = command(self.model, self.options.out, "--resume", "--learning-rate", rate)
         return f"go on from the last checkpoint: {again}"
@@ -773,7 +775,10 @@ class Run:
             return False
 
     def save(self):
-        """Save the state in which training ends, by itself or by a signal; ends the program if that can't be done."""
+        """Save the state in which training ends, by itself or by a signal; ends the program if that can't be done.
+
+        No later loss proves this state: that it and the loss before it are finite is all that is known of it.
+        """
         self.end_progress_line()
         if self.iteration == 0:
             say("Stopped before the first update")

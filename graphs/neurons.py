@@ -68,12 +68,12 @@ def tells(values, answer):
 
 
 def passage(text):
-    """Return the slice of a text that is drawn: whole lines from the first speech behind both parts on."""
+    """Return the slice of a text that is drawn: lines from the first speech behind both parts on, whole if not long."""
     start = 0
     if len(text) > 2 * PART + PASSAGE:
         start = max(text.find("\n\n", 2 * PART, -PASSAGE) + 2, 2 * PART)  # not every text has speeches
-    end = text.find("\n", start + PASSAGE - 1) + 1
-    return slice(start, end or len(text))
+    end = text.find("\n", start + PASSAGE - 1, start + 3 * PASSAGE) + 1
+    return slice(start, end or start + PASSAGE)
 
 
 def measure(options):

@@ -32,8 +32,8 @@ from types import SimpleNamespace
 BLAS = "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"
 for variable in BLAS:
     os.environ.setdefault(variable, "1")  # as the scripts have it; to a worker, take_turns() has given its own number
-for variable in "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_":
-    os.environ.setdefault(variable, str(2**30))
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 

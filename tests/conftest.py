@@ -10,8 +10,8 @@ from pathlib import Path
 
 for name in "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS":
     os.environ.setdefault(name, "1")  # as util.main() has it, for this process and all that it starts
-for name in "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_":
-    os.environ.setdefault(name, str(2**30))
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has Ctrl-C ignored
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

@@ -366,6 +366,15 @@ def test_a_window_outlives_its_training_and_ctrl_c_but_gives_way_to_a_newer_one_
     assert newer.poll() is None and other.poll() is None
 
 
+def test_a_window_stays_open_where_it_cannot_note_that_it_is_the_newest(screen, tmp_path):
+    (tmp_path / "relu.window").write_text("1")  # of a window that was killed, or is another user's
+    (tmp_path / "relu.window.tmp").mkdir()  # as if the folder could only be read
+    window = watch(write_run(tmp_path / "relu.csv"), screen[0])
+    wait_for(lambda: windows(screen[0]))
+    time.sleep(1)  # twice as long as a window takes to notice a newer one
+    assert window.poll() is None and windows(screen[0])
+
+
 @pytest.mark.parametrize("newer", [None, "1"])
 def test_a_window_that_closes_leaves_no_file_behind_unless_it_is_of_a_newer_one(newer, tmp_path, monkeypatch):
     from matplotlib import pyplot

@@ -258,6 +258,17 @@ def test_resuming_with_other_epochs_another_learning_rate_and_the_text_elsewhere
     assert iteration(stopped) == (EPOCHS + 1) * PER_EPOCH
 
 
+@pytest.mark.parametrize("words", [[], ["--epochs", 1]])
+def test_resuming_a_run_that_has_all_of_its_epochs_says_so_and_changes_nothing(words, short, tmp_path, capsys):
+    train(relu, *TINY, "--train", short, "--out", tmp_path, "--epochs", 2)
+    before = files(tmp_path)
+    capsys.readouterr()
+    train(relu, *RESUME, tmp_path, *words, status=0)
+    told, errors = capsys.readouterr()
+    assert f"{tmp_path / 'relu.npz'} has all of its 2 epochs; a larger --epochs goes on from there" in told
+    assert files(tmp_path) == before and errors == ""
+
+
 def test_a_resumed_run_that_is_stopped_again_before_it_validates_keeps_the_validation_loss(stopped, at_update):
     before = saved(stopped / "relu.npz")["validation_loss"]
     at_update(relu, 1, lambda: signal.raise_signal(signal.SIGTERM))
@@ -362,6 +373,36 @@ def test_an_earlier_run_that_ended_before_its_first_checkpoint_is_kept_too_and_n
     train(relu, *words)
     assert f"is kept in {tmp_path / '2'} (" in capsys.readouterr().out
     assert (tmp_path / "1" / "relu.csv").read_bytes() == losses
+
+
+@pytest.mark.parametrize("suffix", ["npz", "csv", "txt", "png"])
+def test_an_earlier_run_of_which_a_file_could_not_be_moved_is_kept_by_the_next_start(
+        suffix, text, tmp_path, monkeypatch, capsys):
+    place, rename = tmp_path / "my runs", Path.rename
+    words = [*TINY, "--epochs", 1, "--train", text, "--out", place]
+    train(relu, *words)
+    earlier = files(place)
+
+    def in_use(path, target):
+        if path.suffix == f".{suffix}":
+            raise PermissionError(13, "in use")
+        rename(path, target)
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(Path, "rename", in_use)
+        train(relu, *words)
+    train(relu, *words, "--seed", 2)
+    assert {path.name: path.read_bytes() for path in place.glob("*/relu.*")} == {
+        name: earlier[name] for name in named("npz csv txt png")}
+    folder, = (path.parent for path in place.glob("*/relu.npz"))
+    assert f"({util.option('out', folder)} resumes it" in capsys.readouterr().out  # in quotes
+
+
+@posix
+def test_a_folder_in_which_files_cannot_be_locked_is_not_said_to_have_another_run(text, tmp_path):
+    import fcntl
+    with mock.patch.object(fcntl, "flock", side_effect=OSError(37, "No locks available")):
+        line = refusal(train, relu, *TINY, "--train", text, "--out", tmp_path)
+    assert f": cannot lock {tmp_path / 'relu.lock'}: No locks available; give another folder with --out" in line
 
 
 @posix
@@ -560,6 +601,7 @@ def test_a_run_that_can_write_nothing_at_all_says_so_line_by_line(text, tmp_path
     assert {name.split(".")[-1] for name in re.findall(r"cannot \w+ (\S+):", errors)} == {"npz", "csv", "txt", "png"}
     for line in errors.splitlines():
         assert re.fullmatch(r"cannot \w+ \S+: [\w ]+(; training goes on)?|\S+: the last state is not in \S+", line)
+    assert errors.count("cannot draw") == 1  # not after every update
     assert files(tmp_path) == {"relu.lock": b""}
 
 
@@ -826,7 +868,7 @@ def test_a_diverged_network_whose_loss_stays_finite_does_not_replace_the_last_go
 
 def test_divergence_in_the_last_update_of_an_epoch_is_told_too(short, tmp_path):
     line = refusal(train, stirnn, *TINY, "--train", short, "--out", tmp_path, "--learning-rate", "1e38", status=1)
-    assert re.search(r": .* at iteration 1; nothing was saved; start again with a lower --learning-rate\n", line)
+    assert line.endswith(" at iteration 1; nothing was saved; start again with a lower --learning-rate or --depth\n")
 
 
 # What goes on beside all these tests -----------------------------------------------------------------------------
