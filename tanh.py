@@ -37,12 +37,12 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "batch_size": (10, 1, 10**6, "sequences side by side, each in its own stretch of the text"),
     "seq_size": (100, 1, 10**6, "steps of back-propagation through time"),
     "seed": (1, 0, 10**18, "seed of all random draws; of --sample only if given"),
-    "decay": (0.9999, 0, 1, "RMSProp: share of the mean of squared gradients that is kept per update"),
-    "epsilon": (1e-8, 1e-30, 1, "RMSProp: keeps the step finite where the gradient has been zero so far"),
+    "decay": (0.9999, 0, 1.0, "RMSProp: share of the mean of squared gradients that is kept per update"),
+    "epsilon": (1e-8, 1e-30, 1.0, "RMSProp: keeps the step finite where the gradient has been zero so far"),
     "clip_norm": (1.0, 0, np.inf, "a longer gradient, a spike, is scaled back to this"),
-    "weight_decay": (0.01, 0, 1, "weights lose this share of themselves per update, times the rate: less overfitting"),
+    "weight_decay": (0.01, 0, 1.0, "weights lose this share per update, times the rate: less overfitting"),
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
-    "warm_up_share": (0.3, 0, 1, "warm-up of a short run: this share of its updates, at least 100"),
+    "warm_up_share": (0.3, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
 }
 ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
 

@@ -302,7 +302,7 @@ def parse_options(description, settings, words=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = fail
     for name, (value, least, most, what) in {**settings, **OPTIONS}.items():
-        kind = float if isinstance(value, float) else int
+        kind = type(most)  # not of the value: who edits 0.1 in a script to 0 may still type 0.2
         form = {"type": number(kind, least, most), "metavar": "X" if kind is float else "N"}
         if value is False:
             form = {"action": "store_true"}

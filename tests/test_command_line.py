@@ -553,6 +553,15 @@ def test_without_words_the_options_are_the_scripts_settings_and_nothing_counts_a
     assert not options.resume and not options.quiet and not options.no_window
 
 
+def test_a_share_that_was_edited_to_a_whole_number_in_the_script_can_still_be_given_as_a_fraction(monkeypatch):
+    for name, (value, *rest) in stirnn.SETTINGS.items():
+        if isinstance(value, float):
+            monkeypatch.setitem(stirnn.SETTINGS, name, (1, *rest))
+            assert vars(parse(stirnn, util.option(name), 0.5))[name] == 0.5
+        else:
+            assert "is not a whole number" in refusal(parse, stirnn, util.option(name), 1.5)
+
+
 @pytest.mark.parametrize("script", [tanh, relu, stirnn, nprnn])
 def test_every_setting_can_be_given(script):
     for name, (value, _, most, _) in script.SETTINGS.items():
