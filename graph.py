@@ -273,8 +273,8 @@ def read_runs(files):
     for path in dict.fromkeys(files):
         try:
             about, columns = read_csv(path)
-            if len(columns["epoch"]) < 2:
-                raise ValueError("it has no losses yet")
+            if len(validation(columns)[0]) < 2:
+                raise ValueError("it has not been validated in training yet")
             runs.append((path, about, columns))
         except (OSError, ValueError) as error:
             warn(f"{path} is left out: {reason(error)}")
@@ -293,7 +293,8 @@ def in_groups(runs):
     heads = [key[:2] for key in groups]
     for (name, reference, _), group in groups.items():
         if heads.count((name, reference)) > 1:
-            name = str(group[0][0].with_suffix(""))
+            path, about, _ = group[0]
+            name = str(path.with_suffix("")) + (f" on {about['text']}" if len(texts) > 1 else "")
         times = f" ×{len(group)}" if len(group) > 1 else ""
         labelled[name + times + reference] = group
     return labelled
@@ -323,7 +324,7 @@ def print_table(groups):
     """Print each group's means: losses (nats per character), of the final one half the range, perplexity and bits."""
     say("model                 epochs train  validation  best   ppl  bits minutes  char/s")
     for name, runs in groups.items():
-        figures, end = [], min(columns["epoch"][-1] for _, _, columns in runs)  # all are measured there
+        figures, end = [], min(validation(columns)[0][-1] for _, _, columns in runs)  # all are measured there
         for _, about, columns in runs:
             columns = {title: column[columns["epoch"] <= end] for title, column in columns.items()}
             train, losses, rate = over_an_epoch(columns)[1], validation(columns)[1], updates_per_second(columns)

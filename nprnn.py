@@ -3,7 +3,7 @@
     python nprnn.py             train, with a plot of the losses and samples
     python nprnn.py --sample    write with the trained network (--help: more)
 
-For layers d = 0 ... D-1 and steps t = 1 ... T, with x[0] the one-hot characters; right, from the bottom up, backward:
+Layers are d = 0 ... D-1, steps t = 1 ... T, x[0] one-hot rows. Left: forward; right, from the bottom up: backward.
 
     z[d](t)   = x[d](t) Wxh[d] + bh[d]                   dx[d](t)   = dz[d](t) Wxh[d]'
     h[d](t)   = relu(z[d](t) + h[d](t-1) Whh[d])         dz[d](t)   = (dh[d](t) + dz[d](t+1) Whh[d]') slope(h[d](t))
@@ -40,7 +40,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "learning_rate": (0.01, 0, np.inf, "learning rate of RMSProp, times a rise (the warm-up) and a linear fall to 0"),
     "batch_size": (10, 1, 10**6, "sequences side by side, each in its own stretch of the text"),
     "seq_size": (100, 1, 10**6, "steps of back-propagation through time"),
-    "seed": (1, 0, 10**18, "seed of all random draws; of --sample only if given"),
+    "seed": (1, 0, 10**18, "seed of all random draws; without it, --sample writes something else each time"),
     "decay": (0.9999, 0, 1.0, "RMSProp: share of the mean of squared gradients that is kept per update"),
     "epsilon": (1e-8, 1e-30, 1.0, "RMSProp: keeps the step finite where the gradient has been zero so far"),
     "clip_norm": (1.0, 0, np.inf, "a longer gradient, a spike, is scaled back to this"),
@@ -57,7 +57,7 @@ def activate(a):
 
 
 def slope(h):
-    """Return f'(a), from h = f(a): 1 where h > 0, else 0."""
+    """Return the derivative of f at a, from h = f(a): 1 where h > 0, else 0."""
     return (h > 0).astype(h.dtype)
 
 
@@ -72,7 +72,7 @@ def init_weights(V, H, D, rng, dtype=np.float32):
     """Return the dict of weights: Wxh0 (V, H), Whh0 (H, H), bh0 (H,), Wxh1 (H, H), ... and Why (H, V), by (V,)."""
     weights = {}
     for d in range(D):
-        weights[f"Wxh{d}"] = rng.normal(0, 1, (V, H)) if d == 0 else rng.normal(0, np.sqrt(1 / H), (H, H))
+        weights[f"Wxh{d}"] = rng.normal(0, 1, (V, H)) if d == 0 else rng.normal(0, np.sqrt(2 / (H + H)), (H, H))
         weights[f"Whh{d}"] = positive_definite(H, rng)
         weights[f"bh{d}"] = np.zeros(H)
     weights["Why"] = rng.normal(0, np.sqrt(2 / (H + V)), (H, V))
@@ -100,7 +100,7 @@ def forward(weights, inputs, states, masks=None):
     for d in range(D):
         h, Whh = hs[d], weights[f"Whh{d}"]
         z = (xs[d] @ weights[f"Wxh{d}"] + weights[f"bh{d}"]).reshape(T, B, H)
-        for t in range(T):  # from 0 here: z[t] is of the step after that of h[t]
+        for t in range(T):  # z[t] and h[t + 1] are of the same step, as h[0] is of the one before the first
             h[t + 1] = activate(z[t] + h[t] @ Whh)
         x = h[1:] if masks is None else h[1:] * masks[d]
         xs.append(x.reshape(T * B, H))
@@ -151,7 +151,7 @@ def rmsprop(weights, caches, grads, rate, decay, epsilon, clip_norm, weight_deca
     """Update weights and caches (running means of squared gradients) in place: RMSProp (Tieleman, Hinton 2012).
 
     A longer gradient, all arrays as one vector, is first scaled back to clip_norm. An array's step is divided by the
-    root of its number of rows (a bias': of entries): an empirical rule, with which a rate of 0.01 learns and without
+    root of its number of rows (of a bias: of entries): an empirical rule, with which a rate of 0.01 learns and without
     which it does not. Weight decay is apart from the gradient (Loshchilov, Hutter 2017, arXiv 1711.05101).
     """
     norm = np.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads.values()))
@@ -218,7 +218,7 @@ def train(options):
             run.states = np.zeros((D, B, H), np.float32)  # every sequence is back at the start of its stretch
         inputs, targets = util.batch(text.train, run.iteration % run.per_epoch, B, T)
         masks = dropout_masks((D, T, B, H), options.dropout, run.dropout_rng)
-        loss, grads, run.states = util.in_halves(
+        loss, grads, run.states = util.in_halves(  # in two processes
             forward_backward, run.weights, util.one_hot(inputs, V), targets, run.states, masks)
         rise, fall = min(1, (run.iteration + 1) / warm_up), 1 - run.iteration / run.total
         rate = options.learning_rate * rise * fall

@@ -598,7 +598,7 @@ class Run:
         self.total = options.epochs * self.per_epoch
         if self.iteration >= self.total:
             say(f"{self.checkpoint} has all of its {self.iteration // self.per_epoch} epochs; "
-                "a larger --epochs goes on from there, with the learning rate of so long a run")
+                "a larger --epochs goes on from there, at the higher learning rate that it has in so long a run")
             sys.exit(0)
         signal.signal(signal.SIGINT, self.request_stop)
         signal.signal(signal.SIGTERM, self.request_stop)
@@ -824,7 +824,7 @@ class Run:
         minutes, rest = divmod(int((self.total - self.iteration) / rate) if rate else 0, 60)
         left = f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if updates >= 20 else "-:--:--"  # the first tell nothing
         train = f"  train {np.mean(self.losses):#.4g}" if self.losses else ""
-        speed = f"  {rate * self.options.batch_size * self.options.seq_size:,.0f} char/s" if updates else ""
+        speed = f"  {rate * self.options.batch_size * self.options.seq_size:,.0f} char/s" if updates >= 20 else ""
         line = (f"epoch {self.iteration / self.per_epoch:6.2f}/{self.options.epochs}  {left} left{train}  "
                 f"validation {self.validation_loss:.3f}{speed}")
         if on_terminal():

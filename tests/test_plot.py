@@ -519,6 +519,14 @@ def test_runs_that_differ_in_their_seed_only_are_one_curve_of_means_with_a_band_
     assert list(both[1].lines[0].get_ydata()) == pytest.approx([falling(epoch, 1.6) + 0.05 for epoch in range(5)])
 
 
+def test_the_table_tells_of_a_run_that_was_stopped_what_it_was_at_its_last_validation(compare, tmp_path):
+    whole, stopped, new = (write_run(tmp_path / f"{epochs}.csv", epochs=epochs) for epochs in (2, 2.5, 0.5))
+    assert compare(stopped)[1] == compare(whole)[1]
+    status, rows, errors, *_ = compare(whole, new)
+    assert status == 2 and len(rows) == 1
+    assert errors == f"{new} is left out: it has not been validated in training yet\n"
+
+
 def test_a_training_loss_that_has_exploded_and_a_round_perplexity_fit_the_table_and_the_plot(compare, tmp_path):
     csv = write_run(tmp_path / "relu.csv", loss=lambda epoch: 1.0234e10 if epoch > 3 else 2)
     csv.write_text(re.sub(r"[\d.]+(?=,,80$)", "1.435085", csv.read_text(), flags=re.M))  # perplexity 4.200
@@ -665,7 +673,7 @@ def test_compare_never_mixes_two_texts_without_saying_so(compare, tmp_path, caps
     twice = [write_run(tmp_path / f"{seed}.csv", text="book (1).txt", sha256="c" * 64, seed=seed) for seed in range(2)]
     assert labels(compare(*twice, *files)[3])[0] == "relu on book (1).txt ×2"
     others = [write_run(tmp_path / name / "relu.csv", sha256=name, seed=2) for name in "ab"]  # of one name
-    assert [row["model"] for row in compare(*others)[1]] == [str(path.with_suffix("")) for path in others]
+    assert [row["model"] for row in compare(*others)[1]] == [f"{path.with_suffix('')} on play.txt" for path in others]
     graph.compare(files, tmp_path, window=False)
     assert capsys.readouterr().out.startswith("Runs of different texts")
 

@@ -258,6 +258,12 @@ def test_resuming_with_other_epochs_another_learning_rate_and_the_text_elsewhere
     assert iteration(stopped) == (EPOCHS + 1) * PER_EPOCH
 
 
+def test_no_speed_is_told_of_the_first_updates_which_are_slow_as_a_process_starts(stopped, capsys):
+    train(relu, *RESUME, stopped)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert "-:--:-- left" in told[0] and "char/s" not in told[0] and told[-1].endswith(" char/s")
+
+
 @pytest.mark.parametrize("words", [[], ["--epochs", 1]])
 def test_resuming_a_run_that_has_all_of_its_epochs_says_so_and_changes_nothing(words, short, tmp_path, capsys):
     train(relu, *TINY, "--train", short, "--out", tmp_path, "--epochs", 2)
