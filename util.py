@@ -775,15 +775,12 @@ class Run:
             return False
 
     def save(self):
-        """Save the state in which training ends, by itself or by a signal; ends the program if that can't be done.
-
-        No later loss proves this state: that it and the loss before it are finite is all that is known of it.
-        """
+        """Save the state in which training ends, by itself or by a signal; ends the program if that can't be done."""
         self.end_progress_line()
         if self.iteration == 0:
             say("Stopped before the first update")
             sys.exit(128 + self.stop)
-        content = self.snapshot()
+        content = self.snapshot()  # no later loss proves it: it is known to be finite, and so is the loss before it
         if content is None:
             fail(f"the network has diverged, and its last state is not saved; {self.advice()}", status=1)
         if not self.write(self.checkpoint, content, durable=True):
