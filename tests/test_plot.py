@@ -186,7 +186,7 @@ def test_a_run_that_has_just_begun_shows_all_of_its_fall_each_point_of_it(epochs
 def test_the_latest_losses_are_always_in_view(epochs, loss, tmp_path):
     grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=epochs, loss=loss))
     grapher.refresh()
-    for line in grapher.train, grapher.validation:
+    for line in grapher.train, grapher.noise, grapher.validation:
         if len(line.get_xdata()) and line.get_xdata()[-1] >= 0.1 * epochs:
             assert in_view(grapher.axes, line.get_xdata()[-1], line.get_ydata()[-1])
 
