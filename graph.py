@@ -148,7 +148,7 @@ class Grapher:
                        label=f"train {losses[-1]:#.4g}" if len(losses) else "train -")
         self.validation.set(data=own, label=f"validation {own[1][-1]:.3f}")
         if self.view in (None, self.axes.axis()):
-            fit(self.axes, ((epochs, np.minimum(losses, trend[1])), own))  # as low as the noise, without its spikes
+            fit(self.axes, (trend, own, (epochs[-1:], losses[-1:])))  # the latest, which runs ahead of its trend
             self.view = self.axes.axis()
             if self.figure.canvas.toolbar:  # its Home button comes back to this view, which follows the run
                 self.figure.canvas.toolbar.update()
