@@ -3,7 +3,7 @@
     python stirnn.py             train, with a plot of the losses and samples
     python stirnn.py --sample    write with the trained network (--help: more)
 
-Layers are d = 0 ... D-1, steps t = 1 ... T, x[0] one-hot rows. Left: forward; right, from the bottom up: backward.
+Layers d = 0 ... D-1, steps t = 1 ... T, x[0] the characters as one-hot rows; right, from the bottom up, backward:
 
     z[d](t)   = x[d](t) Wxh[d] + bh[d]                   dx[d](t)   = dz[d](t) Wxh[d]'
     h[d](t)   = relu(z[d](t) + h[d](t-1) Whh[d])         dz[d](t)   = (dh[d](t) + dz[d](t+1) Whh[d]') slope(h[d](t))
@@ -232,7 +232,7 @@ def train(options):
             run.states = np.zeros((D, B, H), np.float32)  # every sequence is back at the start of its stretch
         inputs, targets = util.batch(text.train, run.iteration % run.per_epoch, B, T)
         masks = dropout_masks((D, T, B, H), options.dropout, run.dropout_rng)
-        loss, penalty, grads, run.states = util.in_halves(  # in two processes
+        loss, penalty, grads, run.states = util.in_halves(  # in two processes, where that pays
             forward_backward, run.weights, util.one_hot(inputs, V), targets, run.states, masks, options.beta)
         rise, fall = min(1, (run.iteration + 1) / warm_up), 1 - run.iteration / run.total
         rate = options.learning_rate * rise * fall

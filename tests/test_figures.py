@@ -332,7 +332,7 @@ def test_the_unit_of_a_question_is_chosen_on_the_first_part_and_measured_on_the_
 
 @pytest.mark.parametrize("text, expected", [
     ("abc\n" * 9 + "a\n\nb\n\n" + "abc\n" * 9, "abc\n" * 3), ("x" * 38 + "\n\n" + "a" * 9 + "\n" * 9, "a" * 9 + "\n"),
-    ("abc\n" * 8 + "ab", "abc\n" * 3), ("ab" * 20, "ab" * 5),  # too short for parts: from the first line on
+    ("abc\n" * 8 + "ab", "abc\n" * 3), ("ab" * 20, "ab" * 5),  # too short for parts; without lines
     ("x" * 40 + "abc\n" * 20, "abc\n" * 3), ("x" * 40 + "a" * 20 + "\n\nb\n", "a" * 20 + "\n")])  # without a speech
 def test_the_passage_is_of_whole_lines_from_the_first_speech_behind_both_parts_on(text, expected, monkeypatch):
     monkeypatch.setattr(neurons, "PART", 20)
