@@ -203,14 +203,19 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
     _, B, H = states.shape
     if B == 1 or H < 64:
         return forward_backward(weights, inputs, targets, states, masks, *settings)
-    halves = [(weights, inputs[:, half], targets[:, half], states[:, half], masks[:, :, half], *settings)
-              for half in (slice(B // 2), slice(B // 2, B))]
+
+    def half(part):  # contiguous, as send() wants them
+        arrays = inputs[:, part], targets[:, part], states[:, part], masks[:, :, part]
+        return weights, *map(np.ascontiguousarray, arrays), *settings
+
+    halves = half(slice(B // 2)), half(slice(B // 2, B))
     second = None
     with contextlib.suppress(EOFError, OSError, pickle.PicklingError):  # it was ended, or finds no script (a debugger)
         if CORES > 1:
-            second_process().send((forward_backward, halves[1]))
+            process = second_process(sum(a.nbytes + 8 for a in (*weights.values(), inputs, targets, states, masks)))
+            send(*process, (forward_backward, halves[1]))
             first = forward_backward(*halves[0])
-            second = second_process().recv()
+            second = receive(*process)
     if second is None:
         first, second = (forward_backward(*half) for half in halves)
     share = B // 2 / B
@@ -219,27 +224,48 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
     return *means, grads, np.concatenate([first[-1], second[-1]], axis=1)
 
 
-@functools.cache
-def second_process():
-    """Return the connection to a process that calls what it is sent; the first call starts it."""
+@functools.lru_cache(maxsize=1)
+def second_process(size):
+    """Return a connection to a process that calls what it is sent, and that many bytes of memory shared with it.
+
+    The first call of a size starts the process.
+    """
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")  # inherits no lock, and is the same on every system
+    memory = context.RawArray("B", size)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process: this is inherited
     try:
-        context.Process(target=call_what_comes, args=(theirs,), daemon=True).start()
+        context.Process(target=call_what_comes, args=(theirs, memory), daemon=True).start()
     finally:
         signal.signal(signal.SIGINT, handler)
     theirs.close()
-    return ours
+    return ours, memory
 
 
-def call_what_comes(connection):
+def call_what_comes(connection, memory):
     """Call the functions that come, with their arguments, and send back what they return, until nothing comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows inherits nothing
     with contextlib.suppress(EOFError, OSError, MemoryError), np.errstate(all="ignore"):
         while True:
-            function, arguments = connection.recv()
-            connection.send(function(*arguments))
+            function, arguments = receive(connection, memory)
+            send(connection, memory, function(*arguments))
+
+
+def send(connection, memory, message):
+    """Send a message, its arrays by the shared memory: by the connection they took a seventh of an update."""
+    arrays, places, start = [], [], 0
+    pickled = pickle.dumps(message, 5, buffer_callback=arrays.append)
+    for array in map(pickle.PickleBuffer.raw, arrays):
+        places.append(slice(start, start + array.nbytes))
+        memoryview(memory).cast("B")[places[-1]] = array
+        start += math.ceil(array.nbytes / 8) * 8  # where an array of any type may begin
+    connection.send((pickled, places))
+
+
+def receive(connection, memory):
+    """Return the message that comes; its arrays are in the shared memory, and good until the next message."""
+    pickled, places = connection.recv()
+    return pickle.loads(pickled, buffers=map(memoryview(memory).cast("B").__getitem__, places))
 
 
 def set_up_processor():

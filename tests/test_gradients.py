@@ -186,6 +186,31 @@ def test_the_halves_are_computed_side_by_side_where_there_are_two_cores_and_the_
     assert len(set(states[:, batch // 2:].ravel()) - {os.getpid()}) == processes - 1
 
 
+def handed_over(weights, inputs, targets, states, masks):
+    """Return, in the place of the states, how many of the arrays came through a pipe or are not aligned."""
+    arrays = [*weights.values(), inputs, targets, states, masks]
+    return 0, {}, np.full_like(states, sum(array.base is None or not array.flags.aligned for array in arrays))
+
+
+def test_the_second_process_gets_all_arrays_by_shared_memory_and_aligned(monkeypatch):
+    monkeypatch.setattr(util, "CORES", 2)
+    weights, inputs, targets, *rest = problem(relu, T=7, B=7, H=65)
+    _, _, states = util.in_halves(handed_over, weights, inputs, targets.astype(np.uint8), *rest)
+    assert np.all(states[:, 3:] == 0)
+
+
+def test_the_answer_of_the_second_process_comes_back_by_shared_memory_too():
+    ours, theirs = multiprocessing.Pipe()
+    memory, arrays = bytearray(2**20), [np.full(count, count, np.float32) for count in (7, 0, 2000)]
+    util.send(theirs, memory, arrays)
+    content = ours.recv_bytes()
+    theirs.send_bytes(content)
+    received = util.receive(ours, memory)
+    assert len(content) < 1000 and all(map(np.array_equal, received, arrays))
+    memory[:] = bytes(len(memory))
+    assert not any(map(np.any, received))
+
+
 def test_where_no_second_process_can_start_the_first_does_it_all_and_hears_ctrl_c(monkeypatch):
     def start(process):
         raise OSError("no more processes")
