@@ -197,8 +197,7 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
 
     Losses and gradients are means over the sequences, states (D, B, H) are put together. The halves depend on the
     sizes alone, so that results are the same to the last bit on any number of cores. Small networks are not shared
-    out: handing over takes longer than it saves. Two threads would do where a step takes long (AVX2, from 256 units
-    on); where it is shorter they mostly wait for Python's lock.
+    out: handing over takes longer than it saves. Two threads would often wait for Python's lock: steps are short.
     """
     _, B, H = states.shape
     if B == 1 or H < 64:
@@ -212,7 +211,8 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
     second = None
     with contextlib.suppress(EOFError, OSError, pickle.PicklingError):  # it was ended, or finds no script (a debugger)
         if CORES > 1:
-            process = second_process(sum(a.nbytes + 8 for a in (*weights.values(), inputs, targets, states, masks)))
+            arrays = *weights.values(), inputs, targets, states, masks  # room for these holds a half and its answer
+            process = second_process(sum(array.nbytes + 8 for array in arrays))
             send(*process, (forward_backward, halves[1]))
             first = forward_backward(*halves[0])
             second = receive(*process)

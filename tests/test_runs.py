@@ -381,7 +381,7 @@ def test_an_earlier_run_that_ended_before_its_first_checkpoint_is_kept_too_and_n
     assert (tmp_path / "1" / "relu.csv").read_bytes() == losses
 
 
-@pytest.mark.parametrize("suffix", ["npz", "txt"])
+@pytest.mark.parametrize("suffix", ["npz", "csv", "txt", "png"])
 def test_an_earlier_run_of_which_a_file_could_not_be_moved_is_kept_by_the_next_start(
         suffix, text, tmp_path, monkeypatch, capsys):
     place, rename = tmp_path / "my runs", Path.rename
