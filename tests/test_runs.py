@@ -77,6 +77,13 @@ def resumed(killed, reference, workers, tmp_path_factory):
 
 
 @pytest.fixture
+def alone(killed, reference, resumed):
+    """Wait until nothing is prepared beside: full_disk() limits the whole process, and what it starts."""
+    for model in MODELS:
+        killed(model), reference(model), resumed(model)
+
+
+@pytest.fixture
 def short(tmp_path):
     """A text so short that an epoch is one update."""
     path = tmp_path / "short.txt"
@@ -582,7 +589,7 @@ def test_validations_and_samples_come_after_every_epoch_and_the_text_file_keeps_
 # Writes that fail ------------------------------------------------------------------------------------------------
 
 @posix
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_intact(stopped, capsys):
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_intact(stopped, alone, capsys):
     before = files(stopped)
     with full_disk(10_000):
         train(relu, *RESUME, stopped, "--save-every", 100, status=1)
@@ -599,7 +606,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_intact(stoppe
 
 
 @posix
-def test_a_run_that_can_write_nothing_at_all_says_so_line_by_line(text, tmp_path, capsys):
+def test_a_run_that_can_write_nothing_at_all_says_so_line_by_line(text, alone, tmp_path, capsys):
     with full_disk():
         train(relu, *TINY, "--epochs", 2, "--train", text, "--out", tmp_path, status=1)
     output, errors = capsys.readouterr()
@@ -612,7 +619,8 @@ def test_a_run_that_can_write_nothing_at_all_says_so_line_by_line(text, tmp_path
 
 
 @posix
-def test_a_disk_that_is_full_for_a_while_costs_nothing_in_the_end(reference, text, tmp_path, at_update, capsys):
+def test_a_disk_that_is_full_for_a_while_costs_nothing_in_the_end(
+        reference, text, alone, tmp_path, at_update, capsys):
     with contextlib.ExitStack() as full:
         at_update(relu, 50, lambda: full.enter_context(full_disk(100)))
         at_update(relu, 110, full.close)
