@@ -16,10 +16,11 @@ B sequences of a batch, the loss is the mean. Gradients of the weights are sums 
 h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
 
 Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
-large as what goes in; but the recurrent ones as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): at first a
-state is handed on unchanged. So that none explodes, Why starts at 0, and Whh shrinks by exp(leak) in all while the
-rate rises. To keep states in bounds later, the norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) joins the
-loss, and its gradient joins dh[d](t); there, growth[d](T+1) is 0:
+large as what goes in; but for the first, whose variance is 1: of its one-hot inputs one entry alone is not 0. The
+recurrent ones start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): a state is handed on unchanged. So
+that none explodes, Why starts at 0, the learning rate rises slowly at first, as a square, and Whh shrinks by exp(leak)
+in all meanwhile. To keep states in bounds later, the norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) joins
+the loss, and its gradient joins dh[d](t); there, growth[d](T+1) is 0:
 
     growth[d](t)  = ||h[d](t)|| - ||h[d](t-1)||
     penalty       = beta * sum over d of mean over t of growth[d](t)^2
@@ -49,7 +50,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "clip_norm": (1.0, 0, np.inf, "a longer gradient, a spike, is scaled back to this"),
     "weight_decay": (0.01, 0, 1.0, "weights lose this share per update, times the rate: less overfitting"),
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
-    "warm_up_share": (0.5, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100; less may diverge"),
+    "warm_up_share": (0.2, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100; 5 layers: 0.4"),
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
     "leak": (4.0, 0, np.inf, "Whh shrinks by exp(leak) in the warm-up: each step of a large rate adds to the identity"),
 }
@@ -70,8 +71,7 @@ def init_weights(V, H, D, rng, dtype=np.float32):
     """Return the dict of weights: Wxh0 (V, H), Whh0 (H, H), bh0 (H,), Wxh1 (H, H), ... and Why (H, V), by (V,)."""
     weights = {}
     for d in range(D):
-        rows = V if d == 0 else H
-        weights[f"Wxh{d}"] = rng.normal(0, np.sqrt(2 / (rows + H)), (rows, H))
+        weights[f"Wxh{d}"] = rng.normal(0, 1, (V, H)) if d == 0 else rng.normal(0, np.sqrt(2 / (H + H)), (H, H))
         weights[f"Whh{d}"] = np.eye(H)
         weights[f"bh{d}"] = np.zeros(H)
     weights["Why"] = np.zeros((H, V))  # an identity sums its inputs up: nothing should be heard of that yet
@@ -234,7 +234,7 @@ def train(options):
         masks = dropout_masks((D, T, B, H), options.dropout, run.dropout_rng)
         loss, penalty, grads, run.states = util.in_halves(  # in two processes, where that pays
             forward_backward, run.weights, util.one_hot(inputs, V), targets, run.states, masks, options.beta)
-        rise, fall = min(1, (run.iteration + 1) / warm_up), 1 - run.iteration / run.total
+        rise, fall = min(1, (run.iteration + 1) / warm_up) ** 2, 1 - run.iteration / run.total
         rate = options.learning_rate * rise * fall
         rmsprop(run.weights, run.caches, grads, rate, options.decay, options.epsilon, options.clip_norm,
                 options.weight_decay)
