@@ -50,9 +50,9 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "clip_norm": (1.0, 0, np.inf, "a longer gradient, a spike, is scaled back to this"),
     "weight_decay": (0.01, 0, 1.0, "weights lose this share per update, times the rate: less overfitting"),
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
-    "warm_up_share": (0.2, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100; 5 layers: 0.4"),
+    "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
-    "leak": (4.0, 0, np.inf, "Whh shrinks by exp(leak) in the warm-up: each step of a large rate adds to the identity"),
+    "leak": (4.0, 0, np.inf, "Whh shrinks by exp(leak) in the warm-up: steps add to it; 5 layers: --warm-up-share 0.4"),
 }
 ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
 
