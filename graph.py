@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 try:
@@ -211,21 +212,6 @@ def figure_in_window(title):
     return None
 
 
-def why_no_window():
-    """Return what keeps Matplotlib from opening one."""
-    backend = os.environ.get("MPLBACKEND") or "TkAgg"
-    if "tk" not in backend.lower():
-        return f"MPLBACKEND={backend} opens none"
-    try:
-        import tkinter
-        tkinter.Tk()
-    except ImportError:
-        return "Python has no tkinter (Debian, Ubuntu: apt install python3-tk)"
-    except tkinter.TclError as error:
-        return str(error)
-    return "Matplotlib finds no backend for one"
-
-
 def watch(csv):
     """Show a run's losses in a window, which follows the CSV file until it is closed or a newer one takes its place."""
     from matplotlib import pyplot
@@ -235,7 +221,9 @@ def watch(csv):
         sys.exit(f"cannot watch {csv}: {reason(error)}")
     figure = figure_in_window(f"{csv.stem}: losses")
     if figure is None:
-        sys.exit(f"No window: {why_no_window()}. The plot is in {csv.with_suffix('.png')}")
+        seen = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("MPLBACKEND", "DISPLAY"))
+        no_tk = "" if find_spec("_tkinter") else "; Python has no tkinter (Debian, Ubuntu: apt install python3-tk)"
+        sys.exit(f"No window: Matplotlib opens none with {seen}{no_tk}. The plot is in {csv.with_suffix('.png')}")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a vanishing display has to say belongs in no training log
     grapher = Grapher(csv, figure=figure)
     newest = csv.with_suffix(".window")  # holds the number of the process whose window is the newest
