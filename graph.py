@@ -104,14 +104,13 @@ def new_axes(figure, **words):
 
 def fit(axes, curves):
     """Fit the axes to curves: neither the first steep fall nor a spike is to flatten all the rest."""
-    end = max(xs[-1] for xs, _ in curves if len(xs))
-    parts = [ys[xs >= 0.1 * end] for xs, ys in curves]
-    if sum(map(len, parts)) < 5:  # a run that has just begun: the fall is all that there is to see
-        parts = [ys for _, ys in curves]
-    losses = np.concatenate(parts)
+    epochs, losses = np.hstack(curves)
+    end = max(epochs.max(), 0.1)
+    later = losses[epochs >= 0.1 * end]
+    losses = later if len(later) >= 5 else losses  # of a run that has just begun the fall is all that there is to see
     losses = losses[losses <= 3 * np.median(losses)]
     margin = 0.04 * np.ptp(losses) or 0.5
-    axes.set(xlim=(0, max(end, 0.1)), ylim=(losses.min() - margin, losses.max() + margin))
+    axes.set(xlim=(0, end), ylim=(losses.min() - margin, losses.max() + margin))
 
 
 class Grapher:
