@@ -273,17 +273,15 @@ def in_groups(runs):
     texts, references = {about["sha256"] for _, about, _ in runs}, {is_reference(path) for path, *_ in runs}
     groups, labelled = {}, {}
     for path, about, columns in runs:
-        name = about["model"] + unusual(about) + (f" on {about['text']}" if len(texts) > 1 else "")
-        reference = " (reference)" if is_reference(path) and len(references) > 1 else ""
-        settings = json.dumps({**about, "seed": None})
-        groups.setdefault((name, reference, settings), []).append((path, about, columns))
-    heads = [key[:2] for key in groups]
-    for (name, reference, _), group in groups.items():
-        if heads.count((name, reference)) > 1:
-            path, about, _ = group[0]
-            name = str(path.with_suffix("")) + (f" on {about['text']}" if len(texts) > 1 else "")
-        times = f" ×{len(group)}" if len(group) > 1 else ""
-        labelled[name + times + reference] = group
+        text = f" on {about['text']}" if len(texts) > 1 else ""
+        reference = " (reference)" if len(references) > 1 and is_reference(path) else ""
+        alike = groups.setdefault((about["model"] + unusual(about), text, reference), {})
+        alike.setdefault(json.dumps({**about, "seed": None}), []).append((path, about, columns))
+    for (name, text, reference), alike in groups.items():
+        for group in alike.values():
+            shown = name if len(alike) == 1 else str(group[0][0].with_suffix(""))
+            times = f" ×{len(group)}" if len(group) > 1 else ""
+            labelled[shown + text + times + reference] = group
     return labelled
 
 
