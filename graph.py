@@ -136,10 +136,7 @@ class Grapher:
         """Put what the CSV file says now into the lines, which stay the same objects, and fit the axes to them."""
         about, columns = read_csv(self.csv)
         if self.text != about["sha256"]:  # at first, and when a new run takes the place of one on another text
-            for line in self.axes.lines[3:]:
-                line.remove()
-            for model, (name, other) in self.behind(about).items():
-                self.axes.plot(*validation(other), color=COLORS.get(model), alpha=0.4, linewidth=1, label=name)
+            self.draw_behind(about)
             self.text, self.view = about["sha256"], None
         epochs, losses = columns["epoch"][1:], columns["train_loss"][1:]
         trend, own, color = over_an_epoch(columns), validation(columns), COLORS.get(about["model"], OTHER_COLORS[0])
@@ -157,17 +154,18 @@ class Grapher:
                             fontsize=11, parse_math=False)  # a file's name may have dollars
         self.axes.legend(fontsize=8, frameon=False)
 
-    def behind(self, about):
-        """Return name and columns of what to draw behind, by model: own runs on this text, or else references."""
-        found = {}
-        own = [self.csv.with_name(f"{model}.csv") for model in COLORS if model != about["model"]]
-        for path in [*(REFERENCE / f"{model}.1.csv" for model in COLORS), *own]:
-            with contextlib.suppress(OSError, ValueError):
-                other, columns = read_csv(path)
-                if other["sha256"] == about["sha256"]:
-                    name = f"{other['model']} (reference)" if is_reference(path) else other["model"] + unusual(other)
-                    found[other["model"]] = name, columns  # an own run takes the place of a reference
-        return found
+    def draw_behind(self, about):
+        """Draw, to compare, of each model another run in this folder on this text, or else the reference."""
+        for line in self.axes.lines[3:]:
+            line.remove()
+        for model, color in COLORS.items():
+            for path in self.csv.with_name(f"{model}.csv"), REFERENCE / f"{model}.1.csv":
+                with contextlib.suppress(OSError, ValueError):
+                    other, columns = read_csv(path)
+                    if path != self.csv and other["sha256"] == about["sha256"]:
+                        name = model + unusual(other) + (" (reference)" if is_reference(path) else "")
+                        self.axes.plot(*validation(columns), color=color, alpha=0.4, linewidth=1, label=name)
+                        break
 
     def update(self):
         """Draw, unless the last drawing was so recent that drawing would take 1% of the time or more."""
