@@ -357,10 +357,8 @@ def compare(files, out, window):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Compare runs: draw their losses and print a table.")
-    parser.add_argument("files", nargs="*", metavar="CSV", type=Path,
-                        help="losses of runs (default: those in DIR, and the references in graphs/)")
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR",
-                        help="folder to draw into (default runs)")
+    parser.add_argument("files", nargs="*", metavar="CSV", type=Path, help="runs (default: those in DIR and graphs/)")
+    parser.add_argument("--out", default="runs", metavar="DIR", type=Path, help="folder to draw into (default runs)")
     parser.add_argument("--no-window", action="store_true", help="only draw the files")
     parser.add_argument("--watch", metavar="CSV", type=Path, help="show one run in a window that follows it")
     parser.error = fail
