@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import nprnn
 import relu
@@ -44,6 +43,8 @@ def main(description, figures, options):
         parser.add_argument("--on-text", action="store_true", help="show it on a passage of text")
     parser.error = util.fail
     options = parser.parse_args()
+    util.set_up_matplotlib()
+    from matplotlib.figure import Figure
     if others and options.on_text:
         name, = others
     header, keys, size, measure, draw = figures[name]

@@ -12,7 +12,6 @@ its penalty has taught it: to keep the norms of the hidden states where they are
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import LogFormatter
 
 import stirnn
 import util
@@ -76,6 +75,7 @@ def measure(options):
 
 def draw(figure, about, curves):
     """Draw norms (line: mean, band: lowest to highest) and cross-entropies against the step."""
+    from matplotlib.ticker import LogFormatter
     left, right = figure.subplots(1, 2)
     left.set(ylabel="norm of the hidden state, largest over layers", yscale="log")
     right.set(ylabel=f"cross-entropy (nats per character),\nmean of {WINDOW} steps or more (at first of all)")

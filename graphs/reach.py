@@ -15,7 +15,6 @@ the way of Madsen (Distill 2019): the characters before one that is predicted, t
 """
 
 import numpy as np
-from matplotlib.lines import Line2D
 
 import relu
 import stirnn
@@ -122,6 +121,7 @@ def measure_on_text(options):
 
 def draw(figure, about, curves):
     """Draw the curves: one panel per layer, one colour per model, one line style per stage."""
+    from matplotlib.lines import Line2D
     layers = np.unique(np.concatenate([rows[:, 0] for rows in curves.values()])).astype(int)
     panels = figure.subplots(1, len(layers), sharex=True, sharey=True, squeeze=False)[0]
     for d, axes in zip(layers, panels):
