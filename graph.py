@@ -288,7 +288,8 @@ def draw_curves(figure, title, groups, of):
     axes = new_axes(figure, title=title)
     unused, own, references = {True: dict(COLORS), False: dict(COLORS)}, [], []
     for name, runs in groups.items():
-        model, reference = runs[0][1]["model"], name.endswith("(reference)")
+        (path, about, _), *_ = runs
+        model, reference = about["model"], is_reference(path) and name.endswith("(reference)")
         curves = [of(columns) for _, _, columns in runs]
         end = min(xs[-1] for xs, _ in curves)
         epochs = curves[0][0][curves[0][0] <= end]

@@ -604,6 +604,13 @@ def test_a_reference_that_is_given_by_a_relative_path_is_one(compare, tmp_path, 
     assert [row["model"] for row in rows] == ["relu", "relu (reference)"]
 
 
+def test_an_own_run_on_a_text_with_the_name_of_a_reference_stands_out_too(compare, tmp_path):
+    *_, train, validation = compare(write_run(tmp_path / "1.csv", text="my (reference)", sha256="b" * 64),
+                                    write_run(tmp_path / "2.csv"))
+    for axes in train, validation:
+        assert labels(axes)[0] == "relu on my (reference)" and {line.get_alpha() for line in axes.lines} <= {None, 1}
+
+
 def test_references_alone_are_drawn_as_any_other_runs(compare, tmp_path):
     for model in "relu", "tanh":
         write_run(tmp_path / "graphs" / f"{model}.1.csv", model)
