@@ -286,7 +286,7 @@ def in_groups(runs):
 def draw_curves(figure, title, groups, of):
     """Draw each group of runs as their mean, with a band from the lowest to the highest; of(columns) is a curve."""
     axes = new_axes(figure, title=title)
-    unused, own, references = {True: dict(COLORS), False: dict(COLORS)}, [], []
+    unused = {True: dict(COLORS), False: dict(COLORS)}
     for name, runs in groups.items():
         (path, about, _), *_ = runs
         model, reference = about["model"], is_reference(path) and name.endswith("(reference)")
@@ -294,12 +294,11 @@ def draw_curves(figure, title, groups, of):
         end = min(xs[-1] for xs, _ in curves)
         epochs = curves[0][0][curves[0][0] <= end]
         losses = np.array([np.interp(epochs, xs, ys) for xs, ys in curves])  # rows may be at other epochs
-        (references if reference else own).append((epochs, losses.mean(axis=0)))
         line, = axes.plot(epochs, losses.mean(axis=0), label=name, color=unused[reference].pop(model, None),
                           linewidth=1 if reference else 1.5, alpha=0.4 if reference else 1)
         axes.fill_between(epochs, losses.min(axis=0), losses.max(axis=0), color=line.get_color(), alpha=0.15,
                           linewidth=0)
-    fit(axes, own or references)
+    fit(axes, [line.get_data() for line in axes.lines if line.get_alpha() == 1])  # references end with the longest own
     for text in axes.legend(frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)
 
