@@ -252,20 +252,6 @@ def watch(csv):
 
 # Comparison of runs ----------------------------------------------------------------------------------------------
 
-def read_runs(files):
-    """Return the runs in files, each (path, about, columns); says which files could not be read."""
-    runs = []
-    for path in dict.fromkeys(files):
-        try:
-            about, columns = read_csv(path)
-            if len(validation(columns)[0]) < 2:
-                raise ValueError("it has not been validated in training yet")
-            runs.append((path, about, columns))
-        except (OSError, ValueError) as error:
-            warn(f"{path} is left out: {reason(error)}")
-    return runs
-
-
 def in_groups(runs):
     """Return the runs by label, those that differ in their seed only together."""
     texts, references = {about["sha256"] for _, about, _ in runs}, {is_reference(path) for path, *_ in runs}
@@ -327,8 +313,16 @@ def compare(files, out, window):
     from matplotlib.figure import Figure
     own = [path for model in COLORS if (path := out / f"{model}.csv").exists()]
     references = [path for model in COLORS for path in sorted(REFERENCE.glob(f"{model}.[0-9].csv"))]
-    runs = read_runs(files or own + references)
-    whole = len(runs) == len({*(files or own + references)})
+    runs, status = [], 0
+    for path in {path.resolve(): path for path in files or own + references}.values():
+        try:
+            about, columns = read_csv(path)
+            if len(validation(columns)[0]) < 2:
+                raise ValueError("it has not been validated in training yet")
+            runs.append((path, about, columns))
+        except (OSError, ValueError) as error:
+            warn(f"{path} is left out: {reason(error)}")
+            status = 2
     if not files:  # of the references those on the text of the first run
         runs = [run for run in runs if not is_reference(run[0]) or run[1]["sha256"] == runs[0][1]["sha256"]]
     if not runs:
@@ -352,7 +346,7 @@ def compare(files, out, window):
     if shown:
         say("Close the windows to end.")
         pyplot.show()
-    return 0 if whole else 2
+    return status
 
 
 if __name__ == "__main__":

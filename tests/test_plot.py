@@ -712,5 +712,5 @@ def test_runs_of_several_lengths_are_averaged_as_far_as_the_shortest_goes(length
 
 def test_a_file_that_is_given_twice_is_one_run(compare, tmp_path):
     file = write_run(tmp_path / "relu.csv")
-    status, rows, *_ = compare(file, file)
+    status, rows, *_ = compare(file, file, tmp_path / ".." / tmp_path.name / "relu.csv")
     assert (status, [row["model"] for row in rows]) == (0, ["relu"])
