@@ -218,9 +218,11 @@ def watch(csv):
         sys.exit(f"cannot watch {csv}: {reason(error)}")
     figure = figure_in_window(f"{csv.stem}: losses")
     if figure is None:
-        seen = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("MPLBACKEND", "DISPLAY"))
-        no_tk = "" if find_spec("_tkinter") else "; Python has no tkinter (Debian, Ubuntu: apt install python3-tk)"
-        sys.exit(f"No window: Matplotlib opens none with {seen}{no_tk}. The plot is in {csv.with_suffix('.png')}")
+        with_these = [f"{name}={os.environ[name]}" for name in ("MPLBACKEND", "DISPLAY") if os.environ.get(name)]
+        if not find_spec("_tkinter"):
+            with_these.append("a Python that has no tkinter (Debian, Ubuntu: apt install python3-tk)")
+        sys.exit(f"No window: Matplotlib opens none with {', '.join(with_these) or 'its own settings'}. "
+                 f"The plot is in {csv.with_suffix('.png')}")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a vanishing display has to say belongs in no training log
     grapher = Grapher(csv, figure=figure)
     newest = csv.with_suffix(".window")  # holds the number of the process whose window is the newest
