@@ -164,7 +164,8 @@ class Grapher:
                     other, columns = read_csv(path)
                     if path != self.csv and other["sha256"] == about["sha256"]:
                         name = model + unusual(other) + (" (reference)" if is_reference(path) else "")
-                        self.axes.plot(*validation(columns), color=color, alpha=0.4, linewidth=1, label=name)
+                        self.axes.plot(*validation(columns), color=color, alpha=0.4, linewidth=1, label=name,
+                                       linestyle="--")
                         break
 
     def update(self):

@@ -9,10 +9,10 @@ Layers d = 0 ... D-1, steps t = 1 ... T, x[0] the characters as one-hot rows; ri
     h[d](t)   = relu(z[d](t) + h[d](t-1) Whh[d])         dz[d](t)   = (dh[d](t) + dz[d](t+1) Whh[d]') slope(h[d](t))
     x[d+1](t) = h[d](t) mask[d](t)         (dropout)     dh[d](t)   = dx[d+1](t) mask[d](t)
     logits(t) = x[D](t) Why + by                         dx[D](t)   = dlogits(t) Why'
-    loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / T
+    loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / (T B)
 
-h(0) is left by the batch before, dz(T+1) is 0, ' is the transpose; products with mask and slope are elementwise. Of the
-B sequences of a batch, the loss is the mean. Gradients of the weights are sums over t: dWxh of x(t)' dz(t), dWhh of
+h(0) is left by the batch before, dz(T+1) is 0, ' is the transpose; products with mask and slope are elementwise. The
+loss is the mean over T steps of B sequences. Gradients of the weights are sums over both: dWxh of x(t)' dz(t), dWhh of
 h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
 
 Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
@@ -48,7 +48,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
     "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
 }
-ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
+ENOUGH = 250  # updates of a short run; one of fewer says so
 
 
 def activate(a):
@@ -127,7 +127,7 @@ def forward_backward(weights, inputs, targets, states, masks):
     loss = -log_p[target].mean()
 
     dlogits = np.exp(log_p)
-    dlogits[target] -= 1
+    dlogits[target] -= 1  # softmax(logits) - one-hot target
     dlogits /= T * B
     grads = {"Why": xs[D].T @ dlogits, "by": dlogits.sum(axis=0)}
     dx = dlogits @ weights["Why"].T

@@ -9,22 +9,22 @@ Layers d = 0 ... D-1, steps t = 1 ... T, x[0] the characters as one-hot rows; ri
     h[d](t)   = relu(z[d](t) + h[d](t-1) Whh[d])         dz[d](t)   = (dh[d](t) + dz[d](t+1) Whh[d]') slope(h[d](t))
     x[d+1](t) = h[d](t) mask[d](t)         (dropout)     dh[d](t)   = dx[d+1](t) mask[d](t)
     logits(t) = x[D](t) Why + by                         dx[D](t)   = dlogits(t) Why'
-    loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / T
+    loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / (T B)
 
-h(0) is left by the batch before, dz(T+1) is 0, ' is the transpose; products with mask and slope are elementwise. Of the
-B sequences of a batch, the loss is the mean. Gradients of the weights are sums over t: dWxh of x(t)' dz(t), dWhh of
+h(0) is left by the batch before, dz(T+1) is 0, ' is the transpose; products with mask and slope are elementwise. The
+loss is the mean over T steps of B sequences. Gradients of the weights are sums over both: dWxh of x(t)' dz(t), dWhh of
 h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
 
 Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
 large as what goes in; but for the first, whose variance is 1: of its one-hot inputs one entry alone is not 0. The
 recurrent ones start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): a state is handed on unchanged. So
-that none explodes, Why starts at 0, the learning rate rises slowly at first, as a square, and Whh shrinks by exp(leak)
-in all meanwhile. To keep states in bounds later, the norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) joins
-the loss, and its gradient joins dh[d](t); there, growth[d](T+1) is 0:
+that no state explodes, Why starts at 0, and in the warm-up the learning rate rises as a square and Whh is multiplied
+by exp(-leak) in all, besides its steps. Later the norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps
+states in bounds: it joins the loss, and its gradient joins dh[d](t); there, growth[d](T+1) is 0:
 
-    growth[d](t)  = ||h[d](t)|| - ||h[d](t-1)||
-    penalty       = beta * sum over d of mean over t of growth[d](t)^2
-    dh_penalty(t) = 2 beta / T (growth[d](t) - growth[d](t+1)) h[d](t) / ||h[d](t)||
+    growth[d](t)     = ||h[d](t)|| - ||h[d](t-1)||
+    penalty          = beta * sum over d of mean of growth[d](t)^2
+    dh_penalty[d](t) = 2 beta / (T B) (growth[d](t) - growth[d](t+1)) h[d](t) / ||h[d](t)||
 """
 
 try:
@@ -52,9 +52,9 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
     "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
-    "leak": (4.0, 0, np.inf, "Whh shrinks by exp(leak) in the warm-up: steps add to it; 5 layers: --warm-up-share 0.4"),
+    "leak": (4.0, 0, np.inf, "the warm-up multiplies Whh by exp(-leak) in all; with 5 layers: --warm-up-share 0.4"),
 }
-ENOUGH = 250  # updates that the network takes to learn; a shorter run says so
+ENOUGH = 250  # updates of a short run; one of fewer says so
 
 
 def activate(a):
@@ -74,7 +74,7 @@ def init_weights(V, H, D, rng, dtype=np.float32):
         weights[f"Wxh{d}"] = rng.normal(0, 1, (V, H)) if d == 0 else rng.normal(0, np.sqrt(2 / (H + H)), (H, H))
         weights[f"Whh{d}"] = np.eye(H)
         weights[f"bh{d}"] = np.zeros(H)
-    weights["Why"] = np.zeros((H, V))  # an identity sums its inputs up: nothing should be heard of that yet
+    weights["Why"] = np.zeros((H, V))  # an identity sums its inputs up to large states: not to be heard yet
     weights["by"] = np.zeros(V)
     return {name: array.astype(dtype) for name, array in weights.items()}
 
@@ -139,7 +139,7 @@ def forward_backward(weights, inputs, targets, states, masks, beta):
     loss, penalty = -log_p[target].mean(), 0.0
 
     dlogits = np.exp(log_p)
-    dlogits[target] -= 1
+    dlogits[target] -= 1  # softmax(logits) - one-hot target
     dlogits /= T * B
     grads = {"Why": xs[D].T @ dlogits, "by": dlogits.sum(axis=0)}
     dx = dlogits @ weights["Why"].T

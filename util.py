@@ -685,7 +685,7 @@ class Run:
                  f"{len(text.vocabulary)} distinct")
         self.say(f"{self.csv} (losses), .png (plot), .txt (samples), .npz (checkpoint)")
         if self.total < enough:
-            self.say(f"A run of {self.total:,} updates is short: {self.model} takes about {enough:,} to learn; "
+            self.say(f"A run of {self.total:,} updates is very short, {enough:,} or more are better: "
                      "give more --epochs, or smaller --batch-size and --seq-size")
         if self.iteration:
             self.say(f"Resuming after iteration {self.iteration:,} of {self.total:,}")
