@@ -207,6 +207,11 @@ def test_a_download_is_split_into_training_and_validation_text_as_in_the_origina
     assert capsys.readouterr().out.count("\n") == 1 and site.requests == 1
 
 
+def test_a_download_is_prepared_on_the_disk_where_it_stays(data, site, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(data / "elsewhere"))  # of another disk, no file can be moved here
+    assert util.default_texts() == tuple(data / name for name in FILES)
+
+
 def test_nothing_is_downloaded_when_both_files_are_there(data, site, capsys):
     for name in FILES:
         (data / name).write_text("my own text")
