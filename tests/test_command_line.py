@@ -188,6 +188,18 @@ def test_what_python_itself_was_told_is_not_forgotten_when_a_script_starts_anew(
     assert told == [1, 2]
 
 
+@posix
+@pytest.mark.parametrize("before, times", [(["-u"], 1), (["-m", "pdb"], 0)], ids=["plain", "debugger"])
+def test_a_script_starts_anew_unless_a_debugger_has_started_it(before, times, monkeypatch):
+    started = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(sys, "argv", ["relu.py", "--sample"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", *before, *sys.argv])
+    monkeypatch.setattr(os, "execve", lambda path, command, environment: started.append(command[1:]))
+    util.set_up_processor()
+    assert started == [[*before, *sys.argv]] * times
+
+
 @pytest.mark.parametrize("script", ["tanh", "relu", "stirnn", "nprnn", "graph"])
 def test_where_numpy_is_missing_a_line_says_what_to_type(script, tmp_path):
     (tmp_path / "numpy.py").write_text("raise ImportError")  # comes first on the path
