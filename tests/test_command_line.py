@@ -436,6 +436,7 @@ def test_sizes_for_which_there_is_not_enough_memory_are_told_in_one_line(trained
 
 @pytest.mark.parametrize("mode, words, why", [
     ("--sample=9", ["--batch-size", "4", "--train", "a"], "--batch-size, --train cannot be given with --sample"),
+    ("--evaluate=a", ["--val", "b"], "--val cannot be given with --evaluate"),
     ("--evaluate=a", ["--epochs", "4", "--temperature", "1"], "--epochs, --temperature cannot be given with"),
     ("--sample", ["--evaluate", "a", "--resume"], "--evaluate, --resume cannot be given with --sample"),
     ("--sample", ["--save-every", "7"], "--save-every cannot be given with --sample"),
