@@ -485,6 +485,13 @@ def test_an_empty_path_is_a_mistake_and_not_the_default(trained, option):
     assert re.search(f"cannot read '': .*give a text with {option}\n", refusal(util.load_text, options))
 
 
+@pytest.mark.parametrize("words", [["--evaluate"], ["--sample", "9", "--prime-file"]], ids=" ".join)
+def test_an_empty_path_of_a_text_to_evaluate_or_go_on_from_is_a_mistake_too(words, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["relu.py", *words, ""])
+    line = refusal(util.main, "relu", relu.__doc__, relu.SETTINGS, print, relu.evaluate_loss, relu.sample)
+    assert "cannot read '': " in line and line.endswith(f"give a text with {words[-1]}\n")
+
+
 @pytest.mark.parametrize("content, why", [("", "is empty"), ("€" * 50 + "O", "has 1 of the characters that the")])
 def test_a_text_that_cannot_be_evaluated_is_refused_with_the_reason(content, why, trained, tmp_path):
     (tmp_path / "text.txt").write_text(content, encoding="utf-8")
