@@ -396,6 +396,18 @@ def test_the_folder_of_the_projects_networks_is_none_to_train_into(words, traine
         assert "data/ holds the networks that come with the project" in line and not any(data.iterdir())
 
 
+def test_an_earlier_run_that_cannot_be_moved_is_told_in_a_line(trained, tmp_path, monkeypatch):
+    def rename(path, target):
+        raise PermissionError(13, "Permission denied", str(path))
+    shutil.copytree(trained.folder, tmp_path / "runs")
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["relu.py", *SMALL, "--train", str(trained.text)])
+    script = "relu", relu.__doc__, relu.SETTINGS, relu.train, relu.evaluate_loss, relu.sample
+    line = refusal(util.main, *script, status=1)
+    assert line == f"relu.py: {Path('runs', 'relu.png')}: Permission denied\n"
+
+
 def test_a_prime_with_unknown_characters_names_them(trained, tmp_path):
     line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", "xylophon€")
     assert line.startswith("relu.py: the prime has 'l', 'p', 'x', '€', which") and "newline" not in line
