@@ -4,6 +4,8 @@ What test_skeleton.py finds to be the same in all four is tested in one.
 """
 
 import math
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -126,6 +128,17 @@ def test_rmsprops_step_equals_its_formula():
         step = grad / (np.sqrt(cache) + 0.1) / np.sqrt(len(grad))
         assert np.allclose(after[name][1], cache, rtol=1e-12)
         assert np.allclose(after[name][0], weights - 0.01 * (step + 0.2 * weights), rtol=1e-12)
+
+
+def test_rmsprops_step_in_float32_makes_no_arrays_of_float64():
+    weights, caches, grads = ({"Whh0": np.ones((500, 500), np.float32)} for _ in range(3))
+    tracemalloc.start()
+    try:
+        of(relu, "rmsprop")(weights, caches, grads, 0.01)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * grads["Whh0"].nbytes
 
 
 @pytest.mark.parametrize("length, counts_as", [(0.9, 0.9), (1.1, 1), (1000, 1)])
