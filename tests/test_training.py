@@ -218,6 +218,10 @@ def test_the_plot_shows_the_last_losses_when_training_ends(run):
     assert (run.folder / f"{run.model.MODEL}.png").exists()
 
 
+def test_what_the_plot_has_to_tell_is_told_by_the_run_which_ends_its_progress_line_before(run):
+    assert run.grapher.warn.__func__ is util.Run.warn
+
+
 # Other runs ------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("share", [0.1, 0.45])
