@@ -119,11 +119,12 @@ def test_the_readme_shows_what_the_published_run_wrote_at_six_moments():
 @each_model
 def test_a_network_that_comes_with_the_project_is_that_of_the_middle_run_and_small(model):
     path = util.DATA / f"{model}.npz"
-    _, meta = util.load_network(model, util.DATA)
+    weights, meta = util.load_network(model, util.DATA)
     runs = sorted((validation(columns)[1][-1], min(validation(columns)[1]), about["seed"])
                   for about, columns in published(model))
     assert (pytest.approx(meta["best_loss"], abs=1e-6), meta["settings"]["seed"]) == runs[1][1:]
     assert path.stat().st_size < 800_000
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}  # to compute with
     with np.load(path, allow_pickle=False) as file:
         assert {file[name].dtype for name in file.files} - {file["meta"].dtype} == {np.dtype(np.float16)}
 
