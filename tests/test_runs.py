@@ -761,6 +761,8 @@ DAMAGE = {  # what the line says, and the content of the file or what is changed
     "a weight of the best network is missing": ("best/Why", {"best/Why": None}),
     "the states have another type": ("states", {"states": lambda array: array.astype(np.int32)}),
     "the losses have another type": ("losses", {"losses": lambda array: array.astype(str)}),
+    "the states are of a smaller batch": ("states has", {"states": lambda array: array[:, 1:]}),
+    "a loss is missing": ("losses has", {"losses": lambda array: array[1:]}),
     "the losses have another shape": ("losses", {"losses": lambda array: array[:, None]}),
     "the history has another shape": ("history", {"history": lambda array: array[:, :-1]}),
     "the history has another type": ("history", {"history": lambda array: array.astype(str)}),
