@@ -375,6 +375,13 @@ def test_a_new_run_moves_earlier_ones_into_folders_that_it_names_where_they_can_
     assert_same(outcome(stopped / "2"), reference())
 
 
+def test_earlier_runs_of_several_models_are_kept_side_by_side(text, tmp_path):
+    for script in relu, tanh, relu, tanh:
+        train(script, *TINY, "--epochs", 1, "--train", text, "--out", tmp_path)
+    assert files(tmp_path / "1").keys() == named("npz csv txt png") | named("npz csv txt png", "tanh")
+    assert not (tmp_path / "2").exists()
+
+
 def test_an_earlier_run_that_ended_before_its_first_checkpoint_is_kept_too_and_no_use_of_it_is_promised(
         text, tmp_path, capsys):
     words = [*TINY, "--epochs", 1, "--train", text, "--out", tmp_path]
