@@ -495,6 +495,30 @@ def test_a_shorter_progress_line_on_a_terminal_leaves_nothing_of_the_one_before(
     assert len(short) == len(long) and short.endswith(" 1.234    ")
 
 
+@pytest.mark.parametrize("terminal, pause", [(True, 0.2), (False, 60)], ids=["terminal", "file"])
+def test_progress_is_printed_five_times_a_second_on_a_terminal_and_every_minute_elsewhere(
+        terminal, pause, text, tmp_path, monkeypatch, capsys):
+    clock = [1000.0]
+    monkeypatch.setattr(util.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(util, "on_terminal", lambda: terminal)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
+    run.begin(0)
+    capsys.readouterr()
+    for _ in range(111):
+        clock[0] += pause / 10
+        run.note(4.0)
+    assert 10 <= len(re.findall(r"epoch +\d", capsys.readouterr().out)) <= 12
+
+
+def test_a_run_is_called_short_only_if_all_its_updates_are_too_few(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
+    for enough, told in (EPOCHS * PER_EPOCH, False), (EPOCHS * PER_EPOCH + 1, True):
+        run.begin(enough)
+        assert ("is short" in capsys.readouterr().out) == told
+
+
 def test_a_warning_does_not_stand_behind_the_progress_line(text, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(util, "on_terminal", lambda: True)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
