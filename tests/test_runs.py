@@ -744,6 +744,18 @@ def test_a_file_that_another_program_reads_is_replaced_when_it_has_been_read(tmp
     assert (tmp_path / "file").read_bytes() == b"x" and len(refused) == 2
 
 
+def test_two_programs_may_write_files_of_one_run_at_the_same_time(tmp_path, monkeypatch):
+    plain = os.replace
+
+    def replace(source, target):
+        monkeypatch.setattr(os, "replace", plain)
+        util.write_file(tmp_path / "relu.window", b"the window's")
+        plain(source, target)
+    monkeypatch.setattr(os, "replace", replace)
+    util.write_file(tmp_path / "relu.png", b"the training's")
+    assert files(tmp_path) == {"relu.png": b"the training's", "relu.window": b"the window's"}
+
+
 # Damaged files ---------------------------------------------------------------------------------------------------
 
 class Trap:
