@@ -410,6 +410,11 @@ def test_a_window_shows_new_losses_within_seconds_and_draws_for_3_percent_of_the
             write_run(csv, epochs=len(drawn) + 1)
             os.utime(csv, ns=(0, int(clock[0] * 1e9)))
             follow[0]()
+        before = len(drawn)
+        for _ in range(30):  # nothing is new any more
+            clock[0] += 1
+            follow[0]()
+        assert len(drawn) <= before + 1
     monkeypatch.setattr(graph, "figure_in_window", pyplot.figure)
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     monkeypatch.setattr(pyplot, "show", show)
