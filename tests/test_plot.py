@@ -343,6 +343,7 @@ def test_a_comparison_opens_both_its_figures_and_says_that_they_are_waited_for(s
     comparison.send_signal(signal.SIGINT)  # which ends it without a traceback
     output, errors = end(comparison, status=-signal.SIGINT)
     assert output.endswith("Close the windows to end.\n") and not errors
+    end(start([ROOT / "graph.py", tmp_path / "relu.csv", "--out", tmp_path, "--no-window"], env=environment))
 
 
 def test_training_goes_on_when_the_display_goes_away(screen, tmp_path):
