@@ -509,6 +509,23 @@ def test_compare_draws_all_models_and_prints_their_table(tmp_path):
         assert all(pixels_of(tmp_path / name, color) > 100 for color in graph.COLORS.values())
 
 
+def test_without_words_the_runs_in_runs_are_drawn_there_and_the_status_tells_that_one_was_left_out(tmp_path):
+    write_run(tmp_path / "runs" / "relu.csv")
+    (tmp_path / "runs" / "tanh.csv").write_text("")
+    _, errors = end(start([ROOT / "graph.py", "--no-window"], cwd=tmp_path, env=NO_DISPLAY), status=2)
+    assert errors.startswith(f"{Path('runs', 'tanh.csv')} is left out: ") and errors.count("\n") == 1
+    assert {path.name for path in (tmp_path / "runs").glob("*.png")} == {"train_all.png", "val_all.png"}
+
+
+def test_each_figure_has_the_title_and_the_file_of_its_curves(compare, tmp_path):
+    _, _, _, train, validation = compare(write_run(tmp_path / "relu.csv"))
+    for axes, title, name, points in ((train, "Training loss", "train_all", 40),
+                                      (validation, "Validation loss", "val_all", 5)):
+        assert axes.get_title().startswith(title) and len(axes.lines[0].get_xdata()) == points
+        axes.figure.savefig(tmp_path / "again.png", dpi=120)
+        assert (tmp_path / "runs" / f"{name}.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+
+
 def test_runs_that_differ_in_their_seed_only_are_one_curve_of_means_with_a_band_and_one_row(compare, tmp_path):
     ends = [1.4, 1.5, 1.9]
     files = [write_run(tmp_path / f"{seed}.csv", seed=seed, loss=lambda epoch, to=to: falling(epoch, to))
