@@ -144,7 +144,7 @@ def named(result):
 
 
 @each_model
-@pytest.mark.parametrize("batch", [1, 2, 5, 10])
+@pytest.mark.parametrize("batch", [1, 5])  # which has no halves, and none of one size
 def test_the_halves_of_the_sequences_give_what_the_whole_gives_up_to_rounding(model, batch):
     case = problem(model, B=batch, V=65, H=200, D=2)
     whole, halves = named(of(model, "forward_backward")(*case)), in_halves(model, case)
@@ -155,9 +155,8 @@ def test_the_halves_of_the_sequences_give_what_the_whole_gives_up_to_rounding(mo
 
 
 @each_model
-@pytest.mark.parametrize("batch", [5, 10])
-def test_not_a_bit_of_the_result_depends_on_the_number_of_cores(model, batch, monkeypatch):
-    case = problem(model, B=batch, V=65, H=200, D=2)
+def test_not_a_bit_of_the_result_depends_on_the_number_of_cores(model, monkeypatch):
+    case = problem(model, B=5, V=65, H=200, D=2)
     results = []
     for cores in 1, 2, 64:
         monkeypatch.setattr(util, "CORES", cores)
