@@ -576,10 +576,9 @@ def test_numbers_at_the_ends_of_their_ranges_are_taken():
     assert (options.sample, options.temperature) == (0, 0)
 
 
-@pytest.mark.parametrize("script", [tanh, relu, stirnn, nprnn])
-def test_without_words_the_options_are_the_scripts_settings_and_nothing_counts_as_given(script):
-    options = parse(script)
-    defaults = {name: value for name, (value, *_) in script.SETTINGS.items()}
+def test_without_words_the_options_are_the_scripts_settings_and_nothing_counts_as_given():
+    options = parse(stirnn)
+    defaults = {name: value for name, (value, *_) in stirnn.SETTINGS.items()}
     assert defaults.items() <= vars(options).items() and options.defaults == defaults and options.given == {}
     assert options.train is options.val is options.sample is options.evaluate is None
     assert not options.resume and not options.quiet and not options.no_window
@@ -594,11 +593,10 @@ def test_a_share_that_was_edited_to_a_whole_number_in_the_script_can_still_be_gi
             assert "is not a whole number" in refusal(parse, stirnn, util.option(name), 1.5)
 
 
-@pytest.mark.parametrize("script", [tanh, relu, stirnn, nprnn])
-def test_every_setting_can_be_given(script):
-    for name, (value, _, most, _) in script.SETTINGS.items():
+def test_every_setting_can_be_given():
+    for name, (value, _, most, _) in stirnn.SETTINGS.items():
         other = type(value)(min(most, 2 * value) if name != "decay" else 0.5)
-        options = parse(script, util.option(name), other)
+        options = parse(stirnn, util.option(name), other)
         assert vars(options)[name] == other != value and options.given == {name: other}
 
 
