@@ -265,11 +265,6 @@ def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_
     assert errors.startswith(str(Path("runs", "relu.npz"))) and "comes with" not in errors
 
 
-def test_what_is_printed_may_go_where_there_is_no_terminal_or_file_behind_it(trained, monkeypatch):
-    output, errors = run(monkeypatch, "--out", trained.folder, "--sample", 30)
-    assert len(output) == 31 and "the network of epoch" in errors
-
-
 @posix
 def test_without_a_standard_error_nothing_but_the_sample_is_on_standard_output(trained):
     script = 'exec "$0" relu.py --out "$1" --sample 30 --seed 1 2>&-'
