@@ -516,7 +516,7 @@ def test_a_run_is_called_short_only_if_all_its_updates_are_too_few(text, tmp_pat
     run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
     for enough, told in (EPOCHS * PER_EPOCH, False), (EPOCHS * PER_EPOCH + 1, True):
         run.begin(enough)
-        assert ("is short" in capsys.readouterr().out) == told
+        assert ("is very short" in capsys.readouterr().out) == told
 
 
 def test_a_warning_does_not_stand_behind_the_progress_line(text, tmp_path, monkeypatch, capsys):
