@@ -842,8 +842,8 @@ class Run:
     def show_progress(self):
         """Print the progress line; on a terminal in place of the one before, cut to its width."""
         self.shown = time.monotonic()
-        updates = self.iteration - self.first_iteration
-        rate = updates / (self.shown - self.started - self.seconds_before)
+        updates, seconds = self.iteration - self.first_iteration, self.shown - self.started - self.seconds_before
+        rate = updates / seconds if seconds else 0  # a clock may tick 60 times a second
         minutes, rest = divmod(int((self.total - self.iteration) / rate) if rate else 0, 60)
         left = f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if updates >= 20 else "-:--:--"  # the first tell nothing
         train = f"  train {np.mean(self.losses):#.4g}" if self.losses else ""

@@ -511,6 +511,15 @@ def test_progress_is_printed_five_times_a_second_on_a_terminal_and_every_minute_
     assert 10 <= len(re.findall(r"epoch +\d", capsys.readouterr().out)) <= 12
 
 
+def test_progress_in_the_clock_tick_of_the_start_is_shown_without_a_speed(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(util.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
+    run.begin(0)
+    run.show_progress()
+    assert "-:--:-- left" in capsys.readouterr().out
+
+
 def test_a_run_is_called_short_only_if_all_its_updates_are_too_few(text, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))

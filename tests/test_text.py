@@ -237,9 +237,10 @@ def test_a_validation_text_of_ones_own_goes_with_the_downloaded_training_text(da
 
 @pytest.mark.parametrize("answer, why", [
     (dict(content=SERVED.replace(b"nobody", b"no one")), "SHA-256"),
+    (dict(content=b""), "SHA-256"),
     (dict(content=SERVED[:5000], length=len(SERVED)), "broke off"),
     (dict(status=404), "Not Found"),
-], ids=["wrong text", "cut", "404"])
+], ids=["wrong text", "empty", "cut", "404"])
 def test_a_bad_answer_leaves_no_file_and_the_play_stands_in(data, site, capsys, answer, why):
     vars(site).update(answer)
     assert_fallen_back(data, capsys, why)
