@@ -126,34 +126,30 @@ def streams(text, count, seq_size):
         yield inputs[start:start + seq_size], targets[start:start + seq_size]
 
 
-def download_shakespeare(paths):
-    """Download tinyshakespeare into two files, its training and validation text, or leave none; raises OSError."""
+def default_texts():
+    """Return the paths of Shakespeare's training and validation text, downloaded if need be, or of the play."""
+    paths = DATA / "shakespear_train.txt", DATA / "shakespear_val.txt"
+    if all(path.exists() for path in paths):
+        return paths
     say(f"Downloading tinyshakespeare (1.1 MB) from {SHAKESPEARE.split('/')[2]}")
     try:
         with urllib.request.urlopen(SHAKESPEARE, timeout=10) as response:
             content = response.read()
+        if hashlib.sha256(content).hexdigest() != SHAKESPEARE_SHA256:
+            raise OSError("what came is not tinyshakespeare (its SHA-256 is wrong)")
+        parts = content[:VALIDATION.start] + content[VALIDATION.stop:], content[VALIDATION]  # ASCII, a byte a character
+        with tempfile.TemporaryDirectory(".tmp", dir=DATA) as own:  # another program may be downloading too
+            for path, part in zip(paths, parts):
+                Path(own, path.name).write_bytes(part)
+            for path in paths:
+                os.replace(Path(own, path.name), path)
+        return paths
+    except OSError as error:
+        why = reason(error)
     except (http.client.HTTPException, ValueError) as error:
-        raise OSError(f"the transfer broke off ({type(error).__name__})") from error
-    if hashlib.sha256(content).hexdigest() != SHAKESPEARE_SHA256:
-        raise OSError("what came is not tinyshakespeare (its SHA-256 is wrong)")
-    parts = content[:VALIDATION.start] + content[VALIDATION.stop:], content[VALIDATION]  # ASCII, a byte a character
-    with tempfile.TemporaryDirectory(".tmp", dir=DATA) as own:  # another program may be downloading too
-        for path, part in zip(paths, parts):
-            Path(own, path.name).write_bytes(part)
-        for path in paths:
-            os.replace(Path(own, path.name), path)
-
-
-def default_texts():
-    """Return the paths of Shakespeare's training and validation text, downloaded if need be, or of the play."""
-    paths = DATA / "shakespear_train.txt", DATA / "shakespear_val.txt"
-    if not all(path.exists() for path in paths):
-        try:
-            download_shakespeare(paths)
-        except OSError as error:
-            warn(f"Shakespeare could not be had: {reason(error)}. Training on the project's play, data/play.txt")
-            return PLAY, None
-    return paths
+        why = f"the transfer broke off ({type(error).__name__})"
+    warn(f"Shakespeare could not be had: {why}. Training on the project's play, data/play.txt")
+    return PLAY, None
 
 
 Text = collections.namedtuple("Text", "train validation vocabulary path sha256")
