@@ -599,10 +599,12 @@ class Run:
         self.pending = None  # the content of a checkpoint that waits for the loss that proves its state
         self.stop = 0  # the number of the signal that asked for the end of training
         self.shown, self.progress_width = 0.0, 0  # when the progress line was printed last, and how wide it is
+        seeds = np.random.SeedSequence(options.seed).spawn(3)
+        self.init_rng, self.dropout_rng, self.sample_rng = map(np.random.default_rng, seeds)
         if options.resume:
-            self.text, rng_states = self.resume()
+            self.resume()
         else:
-            self.text, rng_states = load_text(options), []
+            self.text = load_text(options)
             if self.text.path.resolve() == PLAY and "epochs" not in options.given:
                 options.epochs = PLAY_EPOCHS
                 self.say(f"The play is short, so that {PLAY_EPOCHS} epochs will do (--epochs N for another number)")
@@ -610,10 +612,6 @@ class Run:
         if not options.resume:
             self.keep_earlier()
         self.settings = {name: getattr(options, name) for name in options.defaults}
-        seeds = np.random.SeedSequence(options.seed).spawn(3)
-        self.init_rng, self.dropout_rng, self.sample_rng = map(np.random.default_rng, seeds)
-        for rng, state in zip((self.dropout_rng, self.sample_rng), rng_states):
-            rng.bit_generator.state = state
         self.per_epoch = (len(self.text.train) - 1) // options.batch_size // options.seq_size
         self.total = options.epochs * self.per_epoch
         if self.iteration >= self.total:
@@ -624,10 +622,7 @@ class Run:
         signal.signal(signal.SIGTERM, self.request_stop)
 
     def resume(self):
-        """Take over what the checkpoint holds; return the run's text and the states of its generators.
-
-        A setting that was given, or edited in the script since the run began, must be the saved one.
-        """
+        """Take over what the checkpoint holds; settings given, or edited in the script since, must be as saved."""
         meta, arrays = load_checkpoint(self.checkpoint, self.model)
         options, settings, defaults = self.options, meta["settings"], meta["defaults"]
         if settings.keys() != options.defaults.keys():
@@ -641,7 +636,7 @@ class Run:
             setattr(options, name, value)
         for name in "train", "val":
             setattr(options, name, options.given.get(name, meta[name]))
-        text = load_text(options, on_play=meta["text_name"] == PLAY.name)
+        self.text = text = load_text(options, on_play=meta["text_name"] == PLAY.name)
         if text.sha256 != meta["sha256"]:
             fail(f"the saved run's text is {meta['text_name']} with SHA-256 {meta['sha256'][:12]}...; "
                  f"{text.path.name} has {text.sha256[:12]}...: give the run's own text with --train and --val")
@@ -654,7 +649,7 @@ class Run:
         self.losses.extend(arrays["losses"].tolist())
         self.history, self.samples, self.seconds_before = arrays["history"].tolist(), meta["samples"], meta["seconds"]
         self.validation_loss = meta["validation_loss"]
-        return text, meta["rngs"]
+        self.dropout_rng.bit_generator.state, self.sample_rng.bit_generator.state = meta["rngs"]
 
     def keep_earlier(self):
         """Move the files of an earlier run into a folder of their own, so that a new one destroys nothing."""
