@@ -697,7 +697,8 @@ class Run:
     def note(self, loss, penalty=math.nan):
         """Take note of an update: of its loss, which proves the state before it, and now and then in a row."""
         self.iteration += 1
-        self.check(loss)
+        if not math.isfinite(loss):
+            self.give_up(f"the loss is not finite any more at iteration {self.iteration:,}")
         self.losses.append(float(loss))
         self.penalty = penalty
         if loss <= DIVERGED and self.pending is not None:
@@ -709,36 +710,30 @@ class Run:
         if time.monotonic() - self.shown > (0.2 if on_terminal() else 60):
             self.show_progress()
 
-    def note_validation(self, loss):
-        """Take note of the validation loss, and of the weights if it is the lowest so far."""
-        self.check(loss)
+    def note_validation(self, loss, sample):
+        """Take note of the validation loss, of the weights if it is the lowest so far, and of what they write."""
+        if not math.isfinite(loss):
+            self.give_up(f"the loss is not finite any more at iteration {self.iteration:,}")
         self.validation_loss = float(loss)
         self.add_row(self.validation_loss)
         if loss < self.best_loss:
             self.best_weights = {name: array.copy() for name, array in self.weights.items()}
             self.best_loss, self.best_epoch = self.validation_loss, self.iteration / self.per_epoch
-
-    def note_sample(self, text):
-        """Print a sample, and keep it in the run's text file with the samples before it."""
-        self.samples.append(f"--- iteration {self.iteration:,}, validation loss {self.validation_loss:.3f}\n{text}\n")
+        self.samples.append(f"--- iteration {self.iteration:,}, validation loss {loss:.3f}\n{sample}\n")
         self.write(self.txt, "\n".join(self.samples).encode())
         self.show_progress()
         self.end_progress_line()
-        self.say(f"\n{text}\n")
+        self.say(f"\n{sample}\n")
 
-    def check(self, loss):
-        """End the program if a loss is not finite."""
-        if not math.isfinite(loss):
-            self.end_progress_line()
-            fail(f"the loss is not finite any more at iteration {self.iteration:,}; {self.advice()}", status=1)
-
-    def advice(self):
-        """Return what to do after a run has failed."""
-        if not self.checkpoint.exists():
-            return "nothing was saved; start again with a lower --learning-rate or --depth"
-        rate = f"{self.options.learning_rate / 2:g}"
-        again = command(self.model, self.options.out, "--resume", "--learning-rate", rate)
-        return f"go on from the last checkpoint: {again}"
+    def give_up(self, why):
+        """End the program, as the network has diverged, with what to do."""
+        advice = "nothing was saved; start again with a lower --learning-rate or --depth"
+        if self.checkpoint.exists():
+            rate = f"{self.options.learning_rate / 2:g}"
+            again = command(self.model, self.options.out, "--resume", "--learning-rate", rate)
+            advice = f"go on from the last checkpoint: {again}"
+        self.end_progress_line()
+        fail(f"{why}; {advice}", status=1)
 
     # Files
 
@@ -797,7 +792,7 @@ class Run:
             sys.exit(128 + self.stop)
         content = self.snapshot()  # no later loss proves it: it is known to be finite, and so is the loss before it
         if content is None:
-            fail(f"the network has diverged, and its last state is not saved; {self.advice()}", status=1)
+            self.give_up("the network has diverged, and its last state is not saved")
         if not self.write(self.checkpoint, content, durable=True):
             fail(f"the last state is not in {self.checkpoint}", status=1)
 
