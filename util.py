@@ -415,7 +415,7 @@ def print_sample(model, options, sample):
     unknown = sorted(set(prime) - set(meta["vocabulary"]))
     if unknown:
         hint = "; a newline is typed as Enter, between the quotes" if "\\" in unknown and options.prime else ""
-        fail(f"the prime has {shortened(map(repr, unknown))}, which the text of this network does not contain{hint}")
+        fail(f"the prime has {', '.join(map(repr, unknown[:10]))}, which the network's text does not contain{hint}")
     rng = np.random.default_rng(options.given.get("seed"))
     temperature = max(options.temperature, 1e-300)  # which is as good as 0, and can divide
     drawn = sample(weights, meta["vocabulary"], options.sample, temperature, rng, prime)
@@ -437,14 +437,9 @@ def print_evaluation(model, options, evaluate_loss):
     say(f"{loss:.4f} nats per character, {loss / math.log(2):.4f} bits, perplexity {math.exp(min(loss, 700)):.4g}; "
         f"{len(text) - 1:,} characters predicted")
     if unknown:
-        names = shortened(f"{character!r} {count:,}" for character, count in unknown.most_common())
-        say(f"{unknown.total():,} characters that the network does not know were left out: {names}")
-
-
-def shortened(words):
-    """Return words in a line, the first ten where there are more."""
-    words = list(words)
-    return ", ".join(words[:10]) + (f" and {len(words) - 10:,} others" if len(words) > 10 else "")
+        names = ", ".join(f"{character!r} {count:,}" for character, count in unknown.most_common(10))
+        others = f" and {len(unknown) - 10:,} others" if len(unknown) > 10 else ""
+        say(f"{unknown.total():,} characters that the network does not know were left out: {names}{others}")
 
 
 # Saved networks --------------------------------------------------------------------------------------------------
