@@ -717,7 +717,6 @@ class Run:
         self.samples.append(f"--- iteration {self.iteration:,}, validation loss {loss:.3f}\n{sample}\n")
         self.write(self.txt, "\n".join(self.samples).encode())
         self.show_progress()
-        self.end_progress_line()
         self.say(f"\n{sample}\n")
 
     def give_up(self, why):
@@ -781,9 +780,8 @@ class Run:
 
     def save(self):
         """Save the state in which training ends, by itself or by a signal; ends the program if that can't be done."""
-        self.end_progress_line()
         if self.iteration == 0:
-            say("Stopped before the first update")
+            self.say("Stopped before the first update")
             sys.exit(128 + self.stop)
         content = self.snapshot()  # no later loss proves it: it is known to be finite, and so is the loss before it
         if content is None:
@@ -794,17 +792,18 @@ class Run:
     def finish(self):
         """Say how to go on, and end the program."""
         if self.iteration < self.total:
-            say(f"Stopped after iteration {self.iteration:,} of {self.total:,}. Go on with: "
-                f"{command(self.model, self.options.out, '--resume')}")
+            self.say(f"Stopped after iteration {self.iteration:,} of {self.total:,}. Go on with: "
+                     f"{command(self.model, self.options.out, '--resume')}")
             sys.exit(128 + self.stop)
-        say(f"Done. The lowest validation loss, {self.best_loss:.3f}, was that of epoch {self.best_epoch:.4g}. "
-            f"Write with that network: {command(self.model, self.options.out, '--sample')}")
+        self.say(f"Done. The lowest validation loss, {self.best_loss:.3f}, was that of epoch {self.best_epoch:.4g}. "
+                 f"Write with that network: {command(self.model, self.options.out, '--sample')}")
 
     # Console
 
-    def say(self, text="", end="\n"):
-        """Print; where nobody reads any more, ask for the end of training."""
-        if not say(text, end):
+    def say(self, text):
+        """Print a line, not behind the progress line; where nobody reads any more, ask for the end of training."""
+        self.end_progress_line()
+        if not say(text):
             self.stop = self.stop or 13  # SIGPIPE, which Windows has no name for
 
     def warn(self, text):
@@ -816,7 +815,7 @@ class Run:
         """Start a new line if the cursor is on the progress line."""
         if self.progress_width:
             self.progress_width = 0
-            self.say()
+            say("")
 
     def show_progress(self):
         """Print the progress line; on a terminal in place of the one before, cut to its width."""
@@ -831,7 +830,7 @@ class Run:
                 f"validation {self.validation_loss:.3f}{speed}")
         if on_terminal():
             line = line[:shutil.get_terminal_size().columns - 1]
-            self.say("\r" + line.ljust(self.progress_width), end="")
+            say("\r" + line.ljust(self.progress_width), end="")
             self.progress_width = len(line)
         else:
             self.say(line)
