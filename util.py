@@ -669,7 +669,7 @@ class Run:
                  f"{len(text.vocabulary)} distinct")
         self.say(f"{self.csv} (losses), .png (plot), .txt (samples), .npz (checkpoint)")
         if self.total < enough:
-            self.say(f"A run of {self.total:,} updates is very short, {enough:,} or more are better: "
+            self.say(f"A run of {self.total:,} updates is short: {self.model} takes about {enough:,} to learn; "
                      "give more --epochs, or smaller --batch-size and --seq-size")
         if self.iteration:
             self.say(f"Resuming after iteration {self.iteration:,} of {self.total:,}")
@@ -820,12 +820,13 @@ class Run:
     def show_progress(self):
         """Print the progress line; on a terminal in place of the one before, cut to its width."""
         self.shown = time.monotonic()
-        updates, seconds = self.iteration - self.first_iteration, self.shown - self.started - self.seconds_before
-        rate = updates / seconds if seconds else 0  # a clock may tick 60 times a second
-        minutes, rest = divmod(int((self.total - self.iteration) / rate) if rate else 0, 60)
-        left = f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if updates >= 20 else "-:--:--"  # the first tell nothing
+        left, speed, updates = "-:--:--", "", self.iteration - self.first_iteration
+        if updates >= 20:  # the first tell nothing: they are slow, as a process starts
+            rate = updates / (self.shown - self.started - self.seconds_before)
+            minutes, seconds = divmod(int((self.total - self.iteration) / rate), 60)
+            left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+            speed = f"  {rate * self.options.batch_size * self.options.seq_size:,.0f} char/s"
         train = f"  train {np.mean(self.losses):#.4g}" if self.losses else ""
-        speed = f"  {rate * self.options.batch_size * self.options.seq_size:,.0f} char/s" if updates >= 20 else ""
         line = (f"epoch {self.iteration / self.per_epoch:6.2f}/{self.options.epochs}  {left} left{train}  "
                 f"validation {self.validation_loss:.3f}{speed}")
         if on_terminal():
