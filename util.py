@@ -492,13 +492,10 @@ def load_checkpoint(path, model, alone=False):
 
 
 def load_network(model, folder=None, quiet=False):
-    """Return weights and meta of a run's network of the lowest validation loss; says which it is, unless quiet.
-
-    Without a folder it is that of the run in runs/ or, if there is none, the one that comes with the project.
-    """
+    """Return weights and meta of a run's network of the lowest validation loss; says which it is, unless quiet."""
     path = Path("runs" if folder is None else folder) / f"{model}.npz"
     if folder is None and not path.exists() and (DATA / path.name).exists():
-        path = DATA / path.name
+        path = DATA / path.name  # where there is no run, the network that comes with the project
     alone = path.parent.resolve() == DATA
     meta, arrays = load_checkpoint(path, model, alone)
     if not quiet:
@@ -761,11 +758,7 @@ class Run:
         return content.getvalue()
 
     def save_when_due(self):
-        """Prepare a checkpoint if one is due, at the end of every epoch too: the network may be the best so far.
-
-        It is written when the next update's loss shows that its state is a good one: a state that is bound to diverge
-        looks like any other.
-        """
+        """Prepare a checkpoint if one is due, and after every epoch: it waits for the next loss, which proves its state."""
         if 0 in (self.iteration % self.options.save_every, self.iteration % self.per_epoch):
             self.pending = self.snapshot()
 
