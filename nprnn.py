@@ -208,8 +208,8 @@ def train(options):
     grapher = Grapher(run.csv, not options.no_window, run.warn)
 
     def validate():
-        run.note_validation(evaluate_loss(run.weights, text.validation),
-                            "".join(sample(run.weights, text.vocabulary, 200, 0.7, run.sample_rng)))
+        loss = evaluate_loss(run.weights, text.validation)
+        run.note_validation(loss, "".join(sample(run.weights, text.vocabulary, 200, 0.7, run.sample_rng)))
 
     if run.iteration == 0:
         validate()

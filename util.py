@@ -666,7 +666,7 @@ class Run:
                  f"{len(text.vocabulary)} distinct")
         self.say(f"{self.csv} (losses), .png (plot), .txt (samples), .npz (checkpoint)")
         if self.total < enough:
-            self.say(f"A run of {self.total:,} updates is short: {self.model} takes about {enough:,} to learn; "
+            self.say(f"A run of {self.total:,} updates is very short, {enough:,} or more are better: "
                      "give more --epochs, or smaller --batch-size and --seq-size")
         if self.iteration:
             self.say(f"Resuming after iteration {self.iteration:,} of {self.total:,}")
@@ -758,7 +758,7 @@ class Run:
         return content.getvalue()
 
     def save_when_due(self):
-        """Prepare a checkpoint if one is due, and after every epoch: it waits for the next loss, which proves its state."""
+        """Prepare a checkpoint if one is due, and after every epoch: it waits for the next loss to prove its state."""
         if 0 in (self.iteration % self.options.save_every, self.iteration % self.per_epoch):
             self.pending = self.snapshot()
 
