@@ -128,7 +128,8 @@ def test_behind_a_run_are_the_other_models_own_runs_and_else_references_on_the_s
     behind = labels(grapher.axes)[2:]
     assert behind == ["tanh --seq-size 50", "relu (reference)", "nprnn (reference)"]
     for line, model in zip(grapher.axes.lines[3:], ["tanh", "relu", "nprnn"], strict=True):
-        assert line.get_color() == graph.COLORS[model] and list(line.get_xdata()) == [0, 1, 2, 3, 4]
+        assert (line.get_color(), line.get_linestyle()) == (graph.COLORS[model], "--")
+        assert list(line.get_xdata()) == [0, 1, 2, 3, 4]
         assert list(line.get_ydata()) == pytest.approx([falling(epoch) + 0.05 for epoch in range(5)])  # validation
     grapher.axes.set_xlim(0.5, 1)  # a view that is of the run so far
     write_run(tmp_path / "relu.csv", sha256="b" * 64)  # a new run on another text, followed by the same window
