@@ -287,7 +287,7 @@ def draw_curves(figure, title, groups, of):
                           linewidth=1 if reference else 1.5, alpha=0.4 if reference else 1)
         axes.fill_between(epochs, losses.min(axis=0), losses.max(axis=0), color=line.get_color(), alpha=0.15,
                           linewidth=0)
-    fit(axes, [line.get_data() for line in axes.lines if line.get_alpha() == 1])  # references end with the longest own
+    fit(axes, [line.get_data() for line in axes.lines if line.get_alpha() == 1])  # own runs, if there are any
     for text in axes.legend(frameon=False, fontsize=8).get_texts():
         text.set_parse_math(False)
 

@@ -54,7 +54,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
     "leak": (4.0, 0, np.inf, "the warm-up multiplies Whh by exp(-leak) in all; with 5 layers: --warm-up-share 0.4"),
 }
-ENOUGH = 250  # updates of a short run; one of fewer says so
+ENOUGH = 250  # updates; a run of fewer is told to be very short
 
 
 def activate(a):

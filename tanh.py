@@ -44,7 +44,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
     "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
 }
-ENOUGH = 250  # updates of a short run; one of fewer says so
+ENOUGH = 250  # updates; a run of fewer is told to be very short
 
 
 def activate(a):

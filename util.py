@@ -415,7 +415,8 @@ def print_sample(model, options, sample):
     unknown = sorted(set(prime) - set(meta["vocabulary"]))
     if unknown:
         hint = "; a newline is typed as Enter, between the quotes" if "\\" in unknown and options.prime else ""
-        fail(f"the prime has {', '.join(map(repr, unknown[:10]))}, which the network's text does not contain{hint}")
+        names = ", ".join(map(repr, unknown[:10])) + (" and others" if len(unknown) > 10 else "")
+        fail(f"the prime has {names}, which the text of this network does not contain{hint}")
     rng = np.random.default_rng(options.given.get("seed"))
     temperature = max(options.temperature, 1e-300)  # which is as good as 0, and can divide
     drawn = sample(weights, meta["vocabulary"], options.sample, temperature, rng, prime)

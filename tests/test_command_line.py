@@ -406,6 +406,8 @@ def test_an_earlier_run_that_cannot_be_moved_is_told_in_a_line(trained, tmp_path
 def test_a_prime_with_unknown_characters_names_them(trained, tmp_path):
     line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", "xylophon€")
     assert line.startswith("relu.py: the prime has 'l', 'p', 'x', '€', which") and "newline" not in line
+    line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", "αβγδεζηθικλμ")
+    assert line.startswith("relu.py: the prime has 'α', 'β', ") and "'κ' and others, which" in line
     line = mistake("--out", trained.folder, "--quiet", "--sample", 9, "--prime", r"to\n")
     assert line.endswith("; a newline is typed as Enter, between the quotes\n")
     (tmp_path / "prime.txt").write_text(r"to\n")
