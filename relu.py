@@ -209,6 +209,7 @@ def train(options):
         masks = dropout_masks((D, T, B, H), options.dropout, run.dropout_rng)
         loss, grads, run.states = util.in_halves(  # in two processes, where that pays
             forward_backward, run.weights, util.one_hot(inputs, V), targets, run.states, masks)
+        run.states[np.abs(run.states).max(axis=-1) > 1000] = 0  # one that ran away (a ReLU has no bound) starts anew
         rise, fall = min(1, (run.iteration + 1) / warm_up), 1 - run.iteration / run.total
         rate = options.learning_rate * rise * fall
         rmsprop(run.weights, run.caches, grads, rate, options.decay, options.epsilon, options.clip_norm,

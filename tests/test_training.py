@@ -117,6 +117,25 @@ def test_states_are_carried_from_batch_to_batch_and_zero_at_the_start_of_every_e
         else:
             assert np.array_equal(update.states, carried) and carried.any()
         carried = update.result[-1]
+        carried[np.abs(carried).max(axis=-1) > 1000] = 0  # see the next test
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_state_that_ran_away_is_zero_for_the_next_batch_and_no_other_is(model, texts, tmp_path, monkeypatch):
+    began, ended = [], []
+
+    def run_away(*arguments):
+        result = forward_backward(*arguments)
+        result[-1][1, 2, 4], result[-1][0, 1, 3] = 1e9, 900
+        began.append(arguments[3].copy())
+        ended.append(result[-1].copy())
+        return result
+
+    forward_backward = model.forward_backward
+    monkeypatch.setattr(model, "forward_backward", run_away)
+    train(model, *SMALL, "--epochs", 1, "--train", texts[0], "--val", texts[1], "--out", tmp_path)
+    ended[0][1, 2] = 0
+    assert (began[1] == ended[0]).all() and began[1][0, 1, 3] == 900
 
 
 def test_every_update_drops_out_other_units_of_its_share(run):
