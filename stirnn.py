@@ -52,7 +52,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
     "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
-    "leak": (4.0, 0, np.inf, "the warm-up multiplies Whh by exp(-leak) in all; with 5 layers: --warm-up-share 0.4"),
+    "leak": (4.0, 0, np.inf, "the warm-up multiplies Whh by exp(-leak) in all"),
 }
 ENOUGH = 250  # updates; a run of fewer is told to be very short
 

@@ -9,7 +9,7 @@ import pytest
 
 import stirnn
 import util
-from graph import REFERENCE, over_an_epoch, read_csv, updates_per_second, validation
+from graph import REFERENCE, over_an_epoch, read_csv, validation
 from helpers import ROOT
 
 MODELS = sorted({path.name.split(".")[0] for path in REFERENCE.glob("*.[0-9].csv")})
@@ -64,12 +64,8 @@ def test_the_readmes_table_shows_the_means_of_the_published_runs(model):
     means, half = figures.mean(axis=0), np.ptp(figures[:, 0]) / 2
     measured = dict(zip(("validation", "training"), means))
     measured |= {"perplexity": math.exp(means[0]), "bits per character": means[0] / math.log(2)}
-    rate = np.mean([updates_per_second(columns) for _, columns in published(model)])
-    minutes = np.mean([about["epochs"] * UPDATES / updates_per_second(columns) / 60
-                       for about, columns in published(model)])
     expected = {title: f"{value:.3f}" for title, value in measured.items()}
     expected["validation"] += f" ± {half:.3f}"
-    expected |= {"minutes": f"{minutes:.0f}", "characters per second": f"{rate * 1000:,.0f}"}
     row = table("bits per character")[f"`{model}.py`"]
     assert {title: row[title] for title in expected} == expected
 
