@@ -721,9 +721,10 @@ class Run:
         """End the program, as the network has diverged, with what to do."""
         advice = "nothing was saved; start again with a lower --learning-rate or --depth"
         if self.checkpoint.exists():
-            rate = f"{self.options.learning_rate / 2:g}"
-            again = command(self.model, self.options.out, "--resume", "--learning-rate", rate)
-            advice = f"go on from the last checkpoint: {again}"
+            words = ["--resume", "--learning-rate", f"{self.options.learning_rate / 2:g}"]
+            for name in sorted({"epochs", "train", "val"} & self.options.given.keys()):  # it may not know of these yet
+                words += [f"--{name}", str(self.options.given[name])]
+            advice = f"go on from the last checkpoint: {command(self.model, self.options.out, *words)}"
         self.end_progress_line()
         fail(f"{why}; {advice}", status=1)
 

@@ -926,9 +926,10 @@ def test_a_diverged_network_whose_loss_stays_finite_does_not_replace_the_last_go
     path = tmp_path / "tanh.npz"
     train(tanh, *TINY, "--epochs", 1, "--train", text, "--out", tmp_path, "--weight-decay", 0)
     before = path.read_bytes()
-    line = refusal(train, tanh, *RESUME, tmp_path, "--epochs", 3, "--learning-rate", 1000, "--save-every", 1, status=1)
+    words = "--epochs", 3, "--train", text  # the last checkpoint may know of neither
+    line = refusal(train, tanh, *RESUME, tmp_path, *words, "--learning-rate", 1000, "--save-every", 1, status=1)
     assert line.endswith(": the network has diverged, and its last state is not saved; go on from the last checkpoint: "
-                         f"python tanh.py --resume --learning-rate 500 --out {tmp_path}\n")
+                         f"python tanh.py --resume --learning-rate 500 --epochs 3 --train {text} --out {tmp_path}\n")
     trained = re.findall(r"^epoch .*  train (\S+)  ", capsys.readouterr().out, flags=re.MULTILINE)
     assert float(trained[-1]) > 1e4 and "e+" in trained[-1]
     assert path.read_bytes() == before
