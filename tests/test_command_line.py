@@ -432,6 +432,7 @@ def test_a_command_to_type_is_quoted_as_the_command_prompt_wants_it_on_windows(m
 def test_a_text_that_is_missing_is_told_as_a_user_sees_it(tmp_path):
     assert mistake(*SMALL, "--train", "text.txt", cwd=tmp_path) == (
         "relu.py: cannot read text.txt: No such file or directory; give a text with --train\n")
+    assert "cannot read my text.txt: No such" in refusal(util.read_text, "my\ntext.txt")
     assert not any(tmp_path.iterdir())
 
 
