@@ -661,9 +661,11 @@ def test_in_a_comparison_spikes_flatten_no_axis(compare, tmp_path):
     assert max(loss for epoch, loss in zip(*train.lines[0].get_data()) if epoch > 1) < 4.2
 
 
-def test_the_best_loss_of_a_run_that_overfits_is_its_lowest_and_not_its_last(compare, tmp_path):
-    _, (row,), *_ = compare(write_run(tmp_path / "relu.csv", loss=lambda epoch: 1.4 + abs(epoch - 3) / 10))
-    assert (row["best"], row["validation"]) == ("1.450", "1.550")
+def test_the_best_loss_of_runs_that_overfit_is_their_lowest_and_not_their_last_whose_range_is_told(compare, tmp_path):
+    files = [write_run(tmp_path / f"{rise}.csv", seed=rise, loss=lambda epoch, rise=rise: 1.4 + rise * abs(epoch - 3))
+             for rise in (0.1, 0.2)]
+    _, (row,), *_ = compare(*files)
+    assert (row["best"], row["validation"]) == ("1.450", "1.600±0.050")
 
 
 def test_a_pause_changes_neither_the_minutes_nor_the_speed_of_the_table(compare, tmp_path):
