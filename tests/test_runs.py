@@ -696,13 +696,18 @@ def test_a_run_whose_folder_is_removed_ends_well_and_leaves_its_files(reference,
 
 
 @posix
-def test_a_run_that_nobody_reads_any_more_ends_cleanly_with_a_checkpoint(text, tmp_path):
+@pytest.mark.parametrize("signals, status", [([], 141), ([signal.SIGINT], 130)], ids=["left", "interrupted"])
+def test_a_run_that_nobody_reads_any_more_ends_cleanly_with_a_checkpoint(signals, status, text, tmp_path):
     process = begin("relu", *TINY, "--train", text, "--out", tmp_path)
     while not process.stdout.readline().startswith("epoch   1.00"):
         pass
+    process.send_signal(signal.SIGSTOP)  # so that it meets all of this at once
+    os.waitpid(process.pid, os.WUNTRACED)
     process.stdout.close()
+    for number in [*signals, signal.SIGCONT]:
+        process.send_signal(number)
     process.wait(timeout=60)
-    assert (process.returncode, process.stderr.read()) == (128 + signal.SIGPIPE, "")
+    assert (process.returncode, process.stderr.read()) == (status, "")
     assert saved(tmp_path / "relu.npz")["iteration"] < EPOCHS * PER_EPOCH
 
 
