@@ -354,6 +354,12 @@ def test_the_evaluation_of_the_validation_text_is_the_runs_lowest_validation_los
     assert errors.endswith(f"validation loss {lowest:.4f}\n")
 
 
+def test_a_loss_whose_perplexity_is_beyond_all_numbers_is_told_too(trained, capsys):
+    options = parse(relu, "--evaluate", trained.text, "--out", trained.folder)
+    util.print_evaluation("relu", options, lambda weights, text: 1000.0)
+    assert capsys.readouterr().out.startswith("1000.0000 nats per character, 1442.6950 bits, perplexity 1.014e+304; ")
+
+
 # Mistakes --------------------------------------------------------------------------------------------------------
 
 def mistake(*words, **keywords):

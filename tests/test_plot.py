@@ -554,11 +554,12 @@ def test_the_table_tells_of_a_run_that_was_stopped_what_it_was_at_its_last_valid
     assert errors == f"{new} is left out: it has not been validated in training yet\n"
 
 
-def test_a_training_loss_that_has_exploded_and_a_round_perplexity_fit_the_table_and_the_plot(compare, tmp_path):
+def test_losses_that_have_exploded_and_a_round_perplexity_fit_the_table_and_the_plot(compare, tmp_path):
     csv = write_run(tmp_path / "relu.csv", loss=lambda epoch: 1.0234e10 if epoch > 3 else 2)
-    csv.write_text(re.sub(r"[\d.]+(?=,,80$)", "1.435085", csv.read_text(), flags=re.M))  # perplexity 4.200
-    rows = compare(csv)[1]
-    assert rows[0]["train"] == "1.023e+10" and rows[0]["ppl"] == "4.200"
+    for final, perplexity in ("1000", "1.014e+304"), ("1.435085", "4.200"):  # the first is beyond all numbers: e^700
+        csv.write_text(re.sub(r"[\d.]+(?=,,80$)", final, csv.read_text(), flags=re.M))
+        rows = compare(csv)[1]
+        assert rows[0]["train"] == "1.023e+10" and rows[0]["ppl"] == perplexity
     grapher = Grapher(csv)
     grapher.refresh()
     assert "train 1.023e+10" in labels(grapher.axes)
