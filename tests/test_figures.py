@@ -452,14 +452,15 @@ def test_norms_are_measured_of_the_best_networks_with_and_without_the_stabiliser
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_without_a_network_without_the_stabiliser_its_published_norms_are_shown(own, runs, project):
-    about = {"text": "play.txt", "epochs": {"stabilised": 9, "plain": 7.5}, "horizons": [100]}
+def test_without_a_network_without_the_stabiliser_its_published_norms_are_shown(own, runs, project, capsys):
+    about = {"text": "other.txt" if own else "play.txt", "epochs": {"stabilised": 9, "plain": 7.5}, "horizons": [100]}
     common.write_csv(project / "graphs" / "norms.csv", norms.HEADER, about, STREAMS)
     about, curves = measure("norms", runs if own else None)
     epoch = util.load_checkpoint(runs / "stirnn.npz", "stirnn")[0]["best_epoch"] if own else 0.5
     assert about == {"text": "play.txt", "epochs": {"stabilised": epoch, "plain": 7.5}, "horizons": [20]}
     assert curves.keys() == STREAMS.keys() and curves["plain"].tolist() == STREAMS["plain"]
     assert curves["stabilised"][-1][0] == norms.STEPS
+    assert ("without the stabiliser has read other.txt, not play.txt" in capsys.readouterr().err) == own
 
 
 def test_networks_that_are_mixed_up_or_not_there_are_refused(runs, tmp_path):
