@@ -719,6 +719,12 @@ def test_a_run_that_prints_onto_a_full_disk_says_so_once_and_goes_on_to_its_end(
     assert_same(outcome(tmp_path), reference())
 
 
+def test_a_run_without_a_standard_output_goes_on_to_its_end(short, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", None)  # as python relu.py >&- has it
+    train(relu, *TINY, "--train", short, "--out", tmp_path, "--epochs", 2)
+    assert iteration(tmp_path) == 2 and capsys.readouterr().err == ""
+
+
 def test_a_checkpoint_every_so_many_updates_and_after_every_epoch_replaces_another_once_it_is_on_the_disk(
         text, tmp_path, monkeypatch):
     on_disk, replaced, plain = set(), [], os.replace
