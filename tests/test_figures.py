@@ -499,7 +499,11 @@ def test_a_user_gets_figure_and_file_in_runs_and_the_published_ones_stay_as_they
     about, curves = read(name, project / "runs" / f"{name}.csv")
     assert (about["text"], about["horizons"]) == ("play.txt", [20]) and 0.5 in about["epochs"].values()
     assert curves.keys() == set(keys)
-    assert (project / "runs" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    picture = (project / "runs" / f"{name}.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    shutil.copy(project / "runs" / f"{name}.csv", project / "graphs")
+    call(name, "--redraw", "--out", "again")
+    assert (project / "again" / f"{name}.png").read_bytes() == picture  # it is that of the user's own file
 
 
 def test_a_user_may_give_other_networks_text_and_folder(runs, project, call):
