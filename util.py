@@ -41,19 +41,24 @@ VERSION = 2  # of checkpoints and files of losses
 LAST_LOSSES = 100  # updates that the training loss shown is the mean of
 EARLY = 100, 300  # iterations of the first epoch with a validation and a sample, besides 0 and the end of every epoch
 JOIN = subprocess.list2cmdline if os.name == "nt" else shlex.join  # words to what is typed, in the Command Prompt too
+GONE = 128 + 13  # exit status of a program that nobody reads any more: SIGPIPE's, which Windows has no name for
 DIVERGED = math.log(0x110000)  # nats per character of a blind guess among all of Unicode; worse is not worth saving
 
 
 def say(text, end="\n"):
-    """Print; return False if nobody reads any more (python relu.py | head -1). Any other failure is told once."""
+    """Print; return 0, GONE if nobody reads any more (python relu.py | head -1), or 1 after any other failure.
+
+    That is told, and as standard output is closed, once.
+    """
     try:
         print(text, end=end, flush=True)
+        return 0
     except OSError as error:
-        sys.stdout = open(os.devnull, "w", errors="replace")
+        sys.stdout = None  # which print() knows
         if isinstance(error, BrokenPipeError) or os.name == "nt" and error.errno == errno.EINVAL:
-            return False
+            return GONE
         warn(f"cannot print: {reason(error)}")
-    return True
+        return 1
 
 
 def warn(text):
@@ -398,7 +403,7 @@ def main(model, description, settings, train, evaluate_loss, sample):
             else:
                 set_up_matplotlib()
                 if options.quiet:
-                    sys.stdout = open(os.devnull, "w", errors="replace")
+                    sys.stdout = None
                 train(options)
     except OSError as error:
         fail(f"{error.filename or model}: {reason(error)}", status=1)
@@ -421,8 +426,8 @@ def print_sample(model, options, sample):
     temperature = max(options.temperature, 1e-300)  # which is as good as 0, and can divide
     drawn = sample(weights, meta["vocabulary"], options.sample, temperature, rng, prime)
     for text in itertools.chain([prime], drawn, "\n"):
-        if not say(text, end=""):
-            sys.exit(128 + 13)
+        if status := say(text, end=""):
+            sys.exit(status)
 
 
 def print_evaluation(model, options, evaluate_loss):
@@ -435,12 +440,14 @@ def print_evaluation(model, options, evaluate_loss):
     if len(text) < 2:
         fail(f"{options.evaluate} has {len(text)} of the characters that the network knows; it needs at least 2")
     loss = evaluate_loss(weights, encode(text, vocabulary))
-    say(f"{loss:.4f} nats per character, {loss / math.log(2):.4f} bits, perplexity {math.exp(min(loss, 700)):.4g}; "
-        f"{len(text) - 1:,} characters predicted")
+    told = (f"{loss:.4f} nats per character, {loss / math.log(2):.4f} bits, perplexity {math.exp(min(loss, 700)):.4g}; "
+            f"{len(text) - 1:,} characters predicted")
     if unknown:
         names = ", ".join(f"{character!r} {count:,}" for character, count in unknown.most_common(10))
         others = f" and {len(unknown) - 10:,} others" if len(unknown) > 10 else ""
-        say(f"{unknown.total():,} characters that the network does not know were left out: {names}{others}")
+        told += f"\n{unknown.total():,} characters that the network does not know were left out: {names}{others}"
+    if status := say(told):
+        sys.exit(status)
 
 
 # Saved networks --------------------------------------------------------------------------------------------------
@@ -798,8 +805,8 @@ class Run:
     def say(self, text):
         """Print a line, not behind the progress line; where nobody reads any more, ask for the end of training."""
         self.end_progress_line()
-        if not say(text):
-            self.stop = self.stop or 13  # SIGPIPE, which Windows has no name for
+        if say(text) == GONE:
+            self.stop = self.stop or GONE - 128
 
     def warn(self, text):
         """Print a line on standard error."""

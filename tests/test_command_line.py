@@ -360,6 +360,14 @@ def test_a_loss_whose_perplexity_is_beyond_all_numbers_is_told_too(trained, caps
     assert capsys.readouterr().out.startswith("1000.0000 nats per character, 1442.6950 bits, perplexity 1.014e+304; ")
 
 
+@linux
+@pytest.mark.parametrize("words", [["--sample", 10**9], ["--evaluate", ROOT / "data" / "play.txt"]], ids=str)
+def test_what_a_full_disk_does_not_take_is_told_once_and_ends_the_program(words, trained):
+    with open("/dev/full", "w") as full:
+        _, errors = do("relu", *words, "--out", trained.folder, "--quiet", stdout=full, status=1)
+    assert errors == "cannot print: No space left on device\n"
+
+
 # Mistakes --------------------------------------------------------------------------------------------------------
 
 def mistake(*words, **keywords):
