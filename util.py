@@ -114,8 +114,7 @@ def batch(text, number, batch_size, seq_size):
     """
     stretch = (len(text) - 1) // batch_size
     window = np.arange(seq_size + 1)[:, None] + np.arange(batch_size) * stretch + number * seq_size
-    characters = text[window]
-    return characters[:-1], characters[1:]
+    return text[window[:-1]], text[window[1:]]
 
 
 def streams(text, count, seq_size):
@@ -253,7 +252,7 @@ def call_what_comes(connection, memory):
 
 
 def send(connection, memory, message):
-    """Send a message, its arrays by the shared memory: by the connection they took a seventh of an update."""
+    """Send a message, its arrays by the shared memory: through the connection they took a ninth of an update."""
     arrays, places, start = [], [], 0
     pickled = pickle.dumps(message, 5, buffer_callback=arrays.append)
     for array in map(pickle.PickleBuffer.raw, arrays):
@@ -452,17 +451,14 @@ def print_evaluation(model, options, evaluate_loss):
 
 # Saved networks --------------------------------------------------------------------------------------------------
 
-def read_checkpoint(path, model, alone=False):
+def read_checkpoint(path, model):
     """Return what is in a checkpoint: meta (a dict) and arrays by name ('weights/Whh0', 'caches/Whh0', ...).
 
-    alone: it is of a network that comes with the project, the best weights only, in float16. Nothing in the file is
-    executed. Raises OSError, or ValueError or an error of another layer if it is not whole.
+    Without the generators' states it is a network that comes with the project: its best weights only, in float16.
+    Nothing in the file is executed. Raises OSError, or ValueError or an error of another layer if it is not whole.
     """
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("it is cut off, or no .npz file at all")
-        with zipfile.ZipFile(file) as archive:  # read() checks the checksum of all there is, NumPy of what it takes
-            files = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
+    with zipfile.ZipFile(path) as archive:  # read() checks the checksum of all there is, NumPy of what it takes
+        files = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
     arrays = {name: np.lib.format.read_array(file, allow_pickle=False) for name, file in files.items()}
     meta = json.loads(str(arrays.pop("meta")))
     if (meta["version"], meta["model"]) != (VERSION, model):
@@ -471,6 +467,7 @@ def read_checkpoint(path, model, alone=False):
     weights = {"Why": (H, V), "by": (V,)}
     for d in range(D):
         weights.update({f"Wxh{d}": (H if d else V, H), f"Whh{d}": (H, H), f"bh{d}": (H,)})
+    alone = "rngs" not in meta
     kinds = ["best"] if alone else ["weights", "caches", "best"]
     shapes = {f"{kind}/{name}": shape for kind in kinds for name, shape in weights.items()}
     if not alone:
@@ -488,10 +485,10 @@ def read_checkpoint(path, model, alone=False):
     return meta, arrays
 
 
-def load_checkpoint(path, model, alone=False):
+def load_checkpoint(path, model):
     """Return meta and arrays of read_checkpoint(); ends the program if the file is not a whole checkpoint."""
     try:
-        return read_checkpoint(path, model, alone)
+        return read_checkpoint(path, model)
     except (FileNotFoundError, NotADirectoryError):
         fail(f"there is no saved network {path} (a run saves its first after an epoch at the latest); "
              f"train one first: {command(model, path.parent)}")
@@ -504,15 +501,14 @@ def load_network(model, folder=None, quiet=False):
     path = Path("runs" if folder is None else folder) / f"{model}.npz"
     if folder is None and not path.exists() and (DATA / path.name).exists():
         path = DATA / path.name  # where there is no run, the network that comes with the project
-    alone = path.parent.resolve() == DATA
-    meta, arrays = load_checkpoint(path, model, alone)
+    meta, arrays = load_checkpoint(path, model)
     if not quiet:
         warn(f"{path}: the network of epoch {meta['best_epoch']:.4g}, validation loss {meta['best_loss']:.4f}")
         if meta["best_epoch"] == 0:
             warn("It has learned nothing yet")
-        if alone:
+        if "rngs" not in meta:
             warn(f"It comes with the project, trained on {meta['text_name']}.\nTo train your own: python {model}.py")
-        if alone and folder is None:
+        if folder is None and path.parent == DATA:
             if Path("runs", f"{model}.csv").exists():
                 warn("Your run in runs has saved none yet: it does so after an epoch at the latest")
             earlier = max(Path("runs").glob(f"*/{path.name}"), key=os.path.getmtime, default=None)
@@ -624,6 +620,8 @@ class Run:
     def resume(self):
         """Take over what the checkpoint holds; settings given, or edited in the script since, must be as saved."""
         meta, arrays = load_checkpoint(self.checkpoint, self.model)
+        if "rngs" not in meta:
+            fail(f"{self.checkpoint} is a network that comes with the project; training can't go on from it")
         options, settings, defaults = self.options, meta["settings"], meta["defaults"]
         if settings.keys() != options.defaults.keys():
             fail(f"{self.checkpoint} is of another version of {self.model}.py: the settings are not the same")

@@ -265,6 +265,19 @@ def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_
     assert errors.startswith(str(Path("runs", "relu.npz"))) and "comes with" not in errors
 
 
+def test_a_copy_of_a_network_that_comes_with_the_project_writes_too_and_is_not_trained_further(
+        trained, tmp_path, monkeypatch):
+    util.write_file(tmp_path / "relu.npz", publish.network(trained.folder / "relu.npz", "relu"))
+    words = "--sample", 30, "--seed", 1, "--out"
+    output, errors = run(monkeypatch, *words, tmp_path)
+    assert len(output) == 31 and "comes with the project" in errors
+    monkeypatch.setattr(util, "DATA", tmp_path)
+    assert run(monkeypatch, *words, tmp_path)[0] == output
+    monkeypatch.undo()
+    line = refusal(util.Run, "relu", parse(relu, "--resume", "--out", tmp_path))
+    assert f"{tmp_path / 'relu.npz'} is a network that comes with the project; " in line
+
+
 @posix
 def test_without_a_standard_error_nothing_but_the_sample_is_on_standard_output(trained):
     script = 'exec "$0" relu.py --out "$1" --sample 30 --seed 1 2>&-'

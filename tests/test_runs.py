@@ -808,7 +808,7 @@ def infected(array, value):
     return array
 
 
-NO_ARCHIVE = "is no saved network that can be used: it is cut off, or no .npz file at all"
+NO_ARCHIVE = "is no saved network that can be used: File is not a zip file"
 DAMAGE = {  # what the line says, and the content of the file or what is changed in it
     "it is empty": (NO_ARCHIVE, b""),
     "it is text": (NO_ARCHIVE, b"iteration,epoch\n"),
