@@ -54,7 +54,6 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
     "leak": (4.0, 0, np.inf, "the warm-up multiplies Whh by exp(-leak) in all"),
 }
-ENOUGH = 250  # updates; a run of fewer is told to be very short
 
 
 def activate(a):
@@ -218,7 +217,7 @@ def train(options):
     if not options.resume:
         run.weights = init_weights(V, H, D, run.init_rng)
         run.caches = {name: np.zeros_like(array) for name, array in run.weights.items()}
-    run.begin(ENOUGH)
+    run.begin()
     grapher = Grapher(run.csv, not options.no_window, run.warn)
 
     def validate():

@@ -44,7 +44,6 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
     "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
 }
-ENOUGH = 250  # updates; a run of fewer is told to be very short
 
 
 def activate(a):
@@ -193,7 +192,7 @@ def train(options):
     if not options.resume:
         run.weights = init_weights(V, H, D, run.init_rng)
         run.caches = {name: np.zeros_like(array) for name, array in run.weights.items()}
-    run.begin(ENOUGH)
+    run.begin()
     grapher = Grapher(run.csv, not options.no_window, run.warn)
 
     def validate():

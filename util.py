@@ -39,6 +39,7 @@ VALIDATION = slice(398254, 488961)  # the original's split of tinyshakespeare; t
 COLUMNS = "iteration", "epoch", "train_loss", "validation_loss", "penalty", "seconds"
 VERSION = 2  # of checkpoints and files of losses
 LAST_LOSSES = 100  # updates that the training loss shown is the mean of
+ENOUGH = 250  # updates; a run of fewer is told to be very short
 EARLY = 100, 300  # iterations of the first epoch with a validation and a sample, besides 0 and the end of every epoch
 JOIN = subprocess.list2cmdline if os.name == "nt" else shlex.join  # words to what is typed, in the Command Prompt too
 GONE = 128 + 13  # exit status of a program that nobody reads any more: SIGPIPE's, which Windows has no name for
@@ -538,9 +539,8 @@ def write_file(path, content, durable=False):
                 return
             time.sleep(pause)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # it is there only if something failed
 
 
 def command(model, out, *words):
@@ -663,7 +663,7 @@ class Run:
         use = f"{option('out', folder)} resumes it and samples from it" if saved else "it has saved no network yet"
         self.say(f"An earlier run is kept in {folder} ({use})")
 
-    def begin(self, enough):
+    def begin(self):
         """Say what is trained on what, and if there are not enough updates; the clock of training starts."""
         options, text, size = self.options, self.text, sum(array.size for array in self.weights.values())
         self.say(f"{self.model}: {options.depth} x {options.hidden_size} units, {size:,} weights, seed "
@@ -671,8 +671,8 @@ class Run:
         self.say(f"{text.path.name}: {len(text.train):,} characters, {len(text.validation):,} to validate on, "
                  f"{len(text.vocabulary)} distinct")
         self.say(f"{self.csv} (losses), .png (plot), .txt (samples), .npz (checkpoint)")
-        if self.total < enough:
-            self.say(f"A run of {self.total:,} updates is very short, {enough:,} or more are better: "
+        if self.total < ENOUGH:
+            self.say(f"A run of {self.total:,} updates is very short, {ENOUGH:,} or more are better: "
                      "give more --epochs, or smaller --batch-size and --seq-size")
         if self.iteration:
             self.say(f"Resuming after iteration {self.iteration:,} of {self.total:,}")

@@ -69,7 +69,7 @@ def test_training_prints_what_it_trains_its_progress_and_a_sample(trained):
     assert re.fullmatch(r"relu: 1 x 8 units, [\d,]+ weights, seed 1; epochs: 1, of \d+ updates each", lines[0])
     assert lines[1] == f"text.txt: {train:,} characters, {validation:,} to validate on, {len(set(TEXT))} distinct"
     assert lines[2] == f"{trained.folder / 'relu.csv'} (losses), .png (plot), .txt (samples), .npz (checkpoint)"
-    assert lines[3].startswith("A run of ") and f"{relu.ENOUGH} or more are better: give more --ep" in lines[3]
+    assert lines[3].startswith("A run of ") and f"{util.ENOUGH} or more are better: give more --ep" in lines[3]
     number = r"\d+\.\d{3}"
     last = max(i for i, line in enumerate(lines) if line.startswith("epoch"))
     found = re.fullmatch(rf"epoch   1\.00/1  0:00:00 left  train {number}  validation {number}  ([\d,]+) char/s",

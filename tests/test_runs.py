@@ -98,6 +98,13 @@ def stopped(killed, tmp_path):
 
 
 @pytest.fixture
+def run(text, tmp_path, monkeypatch):
+    """Return a tiny run that has not begun; signals stay as they were."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
+
+
+@pytest.fixture
 def at_update(monkeypatch):
     """Return a function that has an action done in the midst of an update of the run to come in this process."""
     def plan(script, number, action):
@@ -483,12 +490,10 @@ def test_the_time_left_is_that_of_the_updates_left_at_the_speed_so_far(text, tmp
         change(tmp_path / "relu.npz", iteration=5000 * PER_EPOCH)  # as if it had been at work for long
 
 
-def test_a_shorter_progress_line_on_a_terminal_leaves_nothing_of_the_one_before(text, tmp_path, monkeypatch, capsys):
+def test_a_shorter_progress_line_on_a_terminal_leaves_nothing_of_the_one_before(run, monkeypatch, capsys):
     monkeypatch.setattr(util, "on_terminal", lambda: True)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("COLUMNS", "200")
-    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
-    run.begin(0)
+    run.begin()
     for run.validation_loss in 12345.678, 1.234:
         run.show_progress()
     long, short = capsys.readouterr().out.split("\r")[1:]
@@ -497,13 +502,11 @@ def test_a_shorter_progress_line_on_a_terminal_leaves_nothing_of_the_one_before(
 
 @pytest.mark.parametrize("terminal, pause", [(True, 0.2), (False, 60)], ids=["terminal", "file"])
 def test_progress_is_printed_five_times_a_second_on_a_terminal_and_every_minute_elsewhere(
-        terminal, pause, text, tmp_path, monkeypatch, capsys):
+        terminal, pause, run, monkeypatch, capsys):
     clock = [1000.0]
     monkeypatch.setattr(util.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(util, "on_terminal", lambda: terminal)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
-    run.begin(0)
+    run.begin()
     capsys.readouterr()
     for _ in range(111):
         clock[0] += pause / 10
@@ -511,27 +514,22 @@ def test_progress_is_printed_five_times_a_second_on_a_terminal_and_every_minute_
     assert 10 <= len(re.findall(r"epoch +\d", capsys.readouterr().out)) <= 12
 
 
-def test_progress_in_the_clock_tick_of_the_start_is_shown_without_a_speed(text, tmp_path, monkeypatch, capsys):
+def test_progress_in_the_clock_tick_of_the_start_is_shown_without_a_speed(run, monkeypatch, capsys):
     monkeypatch.setattr(util.time, "monotonic", lambda: 1000.0)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
-    run.begin(0)
+    run.begin()
     run.show_progress()
     assert "-:--:-- left" in capsys.readouterr().out
 
 
-def test_a_run_is_called_short_only_if_all_its_updates_are_too_few(text, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
+def test_a_run_is_called_short_only_if_all_its_updates_are_too_few(run, monkeypatch, capsys):
     for enough, told in (EPOCHS * PER_EPOCH, False), (EPOCHS * PER_EPOCH + 1, True):
-        run.begin(enough)
+        monkeypatch.setattr(util, "ENOUGH", enough)
+        run.begin()
         assert ("is very short" in capsys.readouterr().out) == told
 
 
-def test_a_warning_does_not_stand_behind_the_progress_line(text, tmp_path, monkeypatch, capsys):
+def test_a_warning_does_not_stand_behind_the_progress_line(run, monkeypatch, capsys):
     monkeypatch.setattr(util, "on_terminal", lambda: True)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    run = util.Run("relu", parse(relu, *TINY, "--train", text, "--out", tmp_path))
     run.show_progress()
     run.warn("something is wrong")
     run.warn("and something else")
