@@ -128,15 +128,15 @@ class Grapher:
         self.noise, = self.axes.plot([], [], linewidth=0.8, alpha=0.3)  # the training loss as it is
         self.train, = self.axes.plot([], [], linewidth=1.6, zorder=3)  # and its trend
         self.validation, = self.axes.plot([], [], color="#222222", marker=".", linewidth=1.2, zorder=3)
-        self.text = None  # the SHA-256 of the text whose references are drawn
+        self.text = None  # the SHA-256 of the run's text
         self.view = None  # the limits that were set last: if they are others now, the user has chosen a view
         self.due = 0.0
 
     def refresh(self):
         """Put what the CSV file says now into the lines, which stay the same objects, and fit the axes to them."""
         about, columns = read_csv(self.csv)
+        self.draw_behind(about)
         if self.text != about["sha256"]:  # at first, and when a new run takes the place of one on another text
-            self.draw_behind(about)
             self.text, self.view = about["sha256"], None
         epochs, losses = columns["epoch"][1:], columns["train_loss"][1:]
         trend, own, color = over_an_epoch(columns), validation(columns), COLORS.get(about["model"], OTHER_COLORS[0])
@@ -162,7 +162,8 @@ class Grapher:
             for path in self.csv.with_name(f"{model}.csv"), REFERENCE / f"{model}.1.csv":
                 with contextlib.suppress(OSError, ValueError):
                     other, columns = read_csv(path)
-                    if path != self.csv and other["sha256"] == about["sha256"]:
+                    own = path.resolve() == self.csv.resolve()
+                    if not own and other["sha256"] == about["sha256"] and len(validation(columns)[0]) > 1:
                         name = model + unusual(other) + (" (reference)" if is_reference(path) else "")
                         self.axes.plot(*validation(columns), color=color, alpha=0.4, linewidth=1, label=name,
                                        linestyle="--")
@@ -266,7 +267,7 @@ def in_groups(runs):
         alike.setdefault(json.dumps({**about, "seed": None}), []).append((path, about, columns))
     for (name, text, reference), alike in groups.items():
         for group in alike.values():
-            shown = name if len(alike) == 1 else str(group[0][0].with_suffix(""))
+            shown = name if len(alike) == 1 else str(group[0][0]).removesuffix(".csv")
             times = f" ×{len(group)}" if len(group) > 1 else ""
             labelled[shown + text + times + reference] = group
     return labelled

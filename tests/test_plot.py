@@ -51,10 +51,11 @@ def wait_for(condition):
     return value
 
 
-def pixels_of(path, color):
-    """Return how many pixels of a picture are of about that colour."""
+def pixels_of(picture, color):
+    """Return how many pixels of a picture, an array or a file, are of about that colour."""
+    picture = picture if isinstance(picture, np.ndarray) else matplotlib.image.imread(picture)[..., :3]
     wanted = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
-    return int((abs(matplotlib.image.imread(path)[..., :3] - wanted).max(axis=-1) < 0.12).sum())
+    return int((abs(picture - wanted).max(axis=-1) < 0.12).sum())
 
 
 def labels(axes):
@@ -86,6 +87,27 @@ def test_a_redraw_updates_the_same_lines_and_shows_the_latest_figures(tmp_path):
     assert grapher.axes.get_ylabel() == "loss (nats per character)" and grapher.axes.get_xlabel() == "epoch"
     assert pixels_of(tmp_path / "relu.png", graph.COLORS["relu"]) > 300
     assert sorted(path.name for path in tmp_path.iterdir()) == ["relu.csv", "relu.png"]
+
+
+def test_what_is_behind_a_run_is_as_far_as_it_is_by_now_and_has_been_validated_in_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "REFERENCE", tmp_path / "graphs")
+    write_run(tmp_path / "graphs" / "tanh.1.csv", "tanh")
+    write_run(tmp_path / "tanh.csv", "tanh", epochs=0.5)
+    grapher = Grapher(write_run(tmp_path / "relu.csv"))
+    for epochs, label in (0.5, "tanh (reference)"), (2, "tanh"), (3, "tanh"):
+        write_run(tmp_path / "tanh.csv", "tanh", epochs=epochs)
+        grapher.refresh()
+        assert labels(grapher.axes)[2:] == [label] and len(grapher.axes.lines) == 4
+    assert list(grapher.axes.lines[3].get_xdata()) == [0, 1, 2, 3]
+
+
+def test_a_run_is_not_behind_itself_however_its_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "REFERENCE", tmp_path / "graphs")
+    write_run(tmp_path / "graphs" / "relu.1.csv")
+    monkeypatch.chdir(tmp_path)
+    grapher = Grapher(Path("graphs", "relu.1.csv"))
+    grapher.refresh()
+    assert len(grapher.axes.lines) == 3
 
 
 def test_a_texts_name_is_no_formula(tmp_path, capsys):
@@ -266,14 +288,16 @@ def test_training_opens_a_window_unless_it_is_told_not_to(text, tmp_path, monkey
 
 
 @pytest.fixture
-def screen():
-    """A virtual screen with a real X server; returns its display and process."""
+def screen(tmp_path):
+    """A virtual screen with a real X server, which draws into a file; returns its display and process."""
     for program in "Xvfb", "xdotool":
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed")
     pytest.importorskip("tkinter", reason="this Python has no Tk")
     read, write = os.pipe()
+    (tmp_path / "screen").mkdir()
     server = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1000x700x24", "-nolisten", "tcp",
+                               "-fbdir", tmp_path / "screen",
                                "-noreset"],  # else it starts anew, and refuses a window meanwhile, when xdotool goes
                               pass_fds=[write], stderr=subprocess.DEVNULL)
     os.close(write)
@@ -281,6 +305,12 @@ def screen():
         yield ":" + number.readline().strip(), server
     server.kill()
     server.wait()
+
+
+def picture(folder):
+    """Return what is on the virtual screen, as an array of red, green and blue from 0 to 1."""
+    content = (folder / "screen" / "Xvfb_screen0").read_bytes()[-4 * 1000 * 700:]
+    return np.frombuffer(content, np.uint8).reshape(700, 1000, 4)[..., 2::-1] / 255
 
 
 def start_training(folder, display, *words, **keywords):
@@ -321,18 +351,27 @@ def test_a_window_follows_the_run_and_training_goes_on_when_it_is_resized_and_cl
     window, = wait_for(lambda: windows(display))
     assert graph.read_csv(tmp_path / "relu.csv")[1]["validation_loss"][0] > 0
     xdotool(display, "windowsize", window, "600", "400")
-    if shutil.which("import"):
-        shot = tmp_path / "shot.png"
-
-        def shown():
-            subprocess.run(["import", "-display", display, "-window", "root", shot], check=True)
-            return pixels_of(shot, graph.COLORS["relu"]) > 30
-        wait_for(shown)
+    wait_for(lambda: pixels_of(picture(tmp_path), graph.COLORS["relu"]) > 30)
     assert_it_goes_on(tmp_path)
     xdotool(display, "windowclose", window)
     wait_for(lambda: not windows(display))
     assert_it_goes_on(tmp_path)
     assert not windows(display) and not interrupt(run)
+
+
+def test_new_losses_are_seen_in_a_window_that_nobody_touches(screen, tmp_path):
+    watch(write_run(tmp_path / "relu.csv", epochs=2), screen[0])
+    wait_for(lambda: pixels_of(picture(tmp_path), graph.COLORS["relu"]) > 30)
+
+    def at_rest():
+        before = picture(tmp_path)
+        time.sleep(1)
+        return (picture(tmp_path) == before).all()
+    wait_for(at_rest)
+    for epochs in 3, 4:
+        before = picture(tmp_path)
+        write_run(tmp_path / "relu.csv", epochs=epochs)
+        wait_for(lambda before=before: (picture(tmp_path) != before).any())
 
 
 def test_a_comparison_opens_both_its_figures_and_says_that_they_are_waited_for(screen, tmp_path):
@@ -622,6 +661,11 @@ def test_runs_of_several_numbers_of_epochs_are_not_averaged_as_their_rates_fall_
         path.write_text(path.read_text().replace('"seed": 1', f'"seed": 1, "epochs": {path.stem}'))
     _, rows, *_ = compare(*files)
     assert {row["model"]: row["epochs"] for row in rows} == {str(tmp_path / "2"): "2.0", str(tmp_path / "4"): "4.0"}
+
+
+def test_runs_that_are_told_by_their_files_have_names_of_their_own_with_a_dot_and_without_csv_too(compare, tmp_path):
+    files = [write_run(tmp_path / f"relu.{name}", dropout=share) for name, share in (("old", 0.1), ("new.csv", 0.2))]
+    assert [row["model"] for row in compare(*files)[1]] == [str(tmp_path / f"relu.{name}") for name in ("old", "new")]
 
 
 def test_a_reference_that_is_given_by_a_relative_path_is_one(compare, tmp_path, monkeypatch):
