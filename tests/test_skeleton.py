@@ -39,6 +39,15 @@ def test_functions_are_the_same_to_the_letter_where_the_models_ideas_are(one, ot
     assert {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)} == ideas
 
 
+@pytest.mark.parametrize("model", ["tanh", "stirnn", "nprnn"])
+def test_all_beside_docstring_name_settings_and_functions_is_the_same_to_the_letter(model):
+    def rest(name):
+        statements = [ast.get_source_segment(SOURCES[name], node)
+                      for node in TREES[name].body[1:] if not isinstance(node, ast.FunctionDef)]
+        return [statement for statement in statements if not statement.startswith(("MODEL =", "SETTINGS ="))]
+    assert rest(model) == rest("relu")
+
+
 @each_model
 def test_a_network_is_written_out_in_numpy_and_in_its_own_script(model):
     helpers = {"evaluate_loss": {"encode", "one_hot", "streams"}, "sample": {"encode", "one_hot", "streams"}}
