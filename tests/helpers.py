@@ -15,8 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nprnn
+import relu
+import stirnn
+import tanh
 import util
 
+MODELS = [tanh, relu, stirnn, nprnn]
+each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
 ROOT = Path(util.__file__).resolve().parent
 EPOCHS, PER_EPOCH = 6, 53  # of a tiny run on the fixture text
 TINY = (f"--hidden-size 16 --depth 2 --seq-size 20 --batch-size 5 --epochs {EPOCHS} --warm-up-share 1 --save-every 20 "
@@ -56,13 +62,14 @@ def do(model, *words, status=0, **keywords):
     return end(begin(model, *words, **keywords), status)
 
 
-def wait_until(process, condition):
-    """Wait for a condition, which must come true before the process ends."""
+def wait_until(condition, process=None):
+    """Wait for a condition, which must come true before the process ends; return what it gives."""
     deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
+    while not (value := condition()):
+        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+        time.sleep(0.02)
+    return value
 
 
 def kill(process):

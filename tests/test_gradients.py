@@ -10,17 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import nprnn
 import relu
 import stirnn
-import tanh
 import util
 
-from helpers import of
+from helpers import each_model, of
 
-MODELS = [tanh, relu, stirnn, nprnn]
 T, B, V, H, D = 5, 3, 4, 5, 3
-each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
 
 
 def problem(model, T=T, B=B, V=V, H=H, D=D):

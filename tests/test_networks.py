@@ -15,10 +15,7 @@ import stirnn
 import tanh
 import util
 
-from helpers import of
-
-MODELS = [tanh, relu, stirnn, nprnn]
-each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.MODEL)
+from helpers import each_model, of
 
 
 def network(model, V, H, D, dtype=np.float64):

@@ -20,7 +20,7 @@ import graph
 import relu
 from graph import COLUMNS, Grapher
 
-from helpers import ENVIRONMENT, ROOT, TINY, begin, end, linux, start, train
+from helpers import ENVIRONMENT, ROOT, TINY, begin, end, linux, start, train, wait_until
 
 NO_DISPLAY = {name: value for name, value in ENVIRONMENT.items() if name != "MPLBACKEND"}
 
@@ -41,14 +41,6 @@ def write_run(path, model="relu", epochs=4.0, loss=falling, **about):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
-
-
-def wait_for(condition):
-    stop = time.monotonic() + 60
-    while not (value := condition()):
-        assert time.monotonic() < stop, "it did not happen in time"
-        time.sleep(0.1)
-    return value
 
 
 def pixels_of(picture, color):
@@ -336,7 +328,7 @@ def assert_it_goes_on(folder):
     def iterations():
         return graph.read_csv(folder / "relu.csv")[1]["iteration"][-1]
     seen = iterations()
-    wait_for(lambda: iterations() > seen + 200)
+    wait_until(lambda: iterations() > seen + 200)
 
 
 def interrupt(run):
@@ -348,37 +340,37 @@ def interrupt(run):
 def test_a_window_follows_the_run_and_training_goes_on_when_it_is_resized_and_closed(screen, tmp_path):
     display, _ = screen
     run = start_training(tmp_path, display)
-    window, = wait_for(lambda: windows(display))
+    window, = wait_until(lambda: windows(display))
     assert graph.read_csv(tmp_path / "relu.csv")[1]["validation_loss"][0] > 0
     xdotool(display, "windowsize", window, "600", "400")
-    wait_for(lambda: pixels_of(picture(tmp_path), graph.COLORS["relu"]) > 30)
+    wait_until(lambda: pixels_of(picture(tmp_path), graph.COLORS["relu"]) > 30)
     assert_it_goes_on(tmp_path)
     xdotool(display, "windowclose", window)
-    wait_for(lambda: not windows(display))
+    wait_until(lambda: not windows(display))
     assert_it_goes_on(tmp_path)
     assert not windows(display) and not interrupt(run)
 
 
 def test_new_losses_are_seen_in_a_window_that_nobody_touches(screen, tmp_path):
     watch(write_run(tmp_path / "relu.csv", epochs=2), screen[0])
-    wait_for(lambda: pixels_of(picture(tmp_path), graph.COLORS["relu"]) > 30)
+    wait_until(lambda: pixels_of(picture(tmp_path), graph.COLORS["relu"]) > 30)
 
     def at_rest():
         before = picture(tmp_path)
         time.sleep(1)
         return (picture(tmp_path) == before).all()
-    wait_for(at_rest)
+    wait_until(at_rest)
     for epochs in 3, 4:
         before = picture(tmp_path)
         write_run(tmp_path / "relu.csv", epochs=epochs)
-        wait_for(lambda before=before: (picture(tmp_path) != before).any())
+        wait_until(lambda before=before: (picture(tmp_path) != before).any())
 
 
 def test_a_comparison_opens_both_its_figures_and_says_that_they_are_waited_for(screen, tmp_path):
     environment = {**NO_DISPLAY, "DISPLAY": screen[0]}
     comparison = start([ROOT / "graph.py", write_run(tmp_path / "relu.csv"), "--out", tmp_path], env=environment)
     for title in "Training loss", "Validation loss":
-        wait_for(lambda title=title: xdotool(screen[0], "search", "--onlyvisible", "--name", title).stdout)
+        wait_until(lambda title=title: xdotool(screen[0], "search", "--onlyvisible", "--name", title).stdout)
     assert comparison.poll() is None
     comparison.send_signal(signal.SIGINT)  # which ends it without a traceback
     output, errors = end(comparison, status=-signal.SIGINT)
@@ -389,7 +381,7 @@ def test_a_comparison_opens_both_its_figures_and_says_that_they_are_waited_for(s
 def test_training_goes_on_when_the_display_goes_away(screen, tmp_path):
     display, server = screen
     run = start_training(tmp_path, display)
-    wait_for(lambda: windows(display))
+    wait_until(lambda: windows(display))
     server.kill()
     assert_it_goes_on(tmp_path)
     assert not interrupt(run) and (tmp_path / "relu.png").exists()
@@ -398,14 +390,14 @@ def test_training_goes_on_when_the_display_goes_away(screen, tmp_path):
 def test_a_window_outlives_its_training_and_ctrl_c_but_gives_way_to_a_newer_one_of_its_run(screen, tmp_path):
     display, _ = screen
     run = start_training(tmp_path, display, start_new_session=True)
-    first = wait_for(lambda: windows(display))
+    first = wait_until(lambda: windows(display))
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     end(run, status=130)
     other = watch(write_run(tmp_path / "tanh.csv", "tanh"), display)
-    wait_for(lambda: windows(display, "tanh"))
+    wait_until(lambda: windows(display, "tanh"))
     assert windows(display) == first
     newer = watch(tmp_path / "relu.csv", display)
-    wait_for(lambda: windows(display) and not windows(display) & first)
+    wait_until(lambda: windows(display) and not windows(display) & first)
     time.sleep(1)  # twice as long as a window takes to notice a newer one
     assert newer.poll() is None and other.poll() is None
 
@@ -414,7 +406,7 @@ def test_a_window_stays_open_where_it_cannot_note_that_it_is_the_newest(screen, 
     (tmp_path / "relu.window").write_text("1")  # of a window that was killed, or is another user's
     (tmp_path / "relu.window.tmp").mkdir()  # as if the folder could only be read
     window = watch(write_run(tmp_path / "relu.csv"), screen[0])
-    wait_for(lambda: windows(screen[0]))
+    wait_until(lambda: windows(screen[0]))
     time.sleep(1)  # twice as long as a window takes to notice a newer one
     assert window.poll() is None and windows(screen[0])
 
@@ -482,7 +474,7 @@ def test_why_there_is_no_window_is_told_in_a_line(environment, why, tmp_path):
 @linux
 def test_a_display_that_is_not_there_leaves_the_png_file_and_a_line(tmp_path):
     run = start_training(tmp_path, ":987", "--quiet")
-    wait_for(lambda: (tmp_path / "relu.png").exists())
+    wait_until(lambda: (tmp_path / "relu.png").exists())
     assert_it_goes_on(tmp_path)
     errors = interrupt(run)
     assert errors.startswith("No window: ") and errors.count("\n") == 1

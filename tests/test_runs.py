@@ -56,7 +56,7 @@ def killed(text, workers, module_rng, tmp_path_factory):
     """Return a function that gives the folder of a model's run that was killed at a random moment."""
     def interrupted(model, folder, moment, delay):
         process = begin(model, *TINY, "--train", text, "--out", folder)
-        wait_until(process, lambda: iteration(folder, model) >= moment)
+        wait_until(lambda: iteration(folder, model) >= moment, process)
         time.sleep(delay)
         kill(process)
         return folder
@@ -125,7 +125,7 @@ def test_ctrl_c_and_sigterm_save_and_draw_and_the_command_that_they_print_goes_o
     words = [*TINY, "--train", text, "--out", tmp_path]
     for number, status, moment in (signal.SIGINT, 130, 60), (signal.SIGTERM, 143, 200):
         process = begin("relu", *words, "--save-every", 20)
-        wait_until(process, lambda moment=moment: iteration(tmp_path) >= moment)
+        wait_until(lambda moment=moment: iteration(tmp_path) >= moment, process)
         drawn = (tmp_path / "relu.png").stat().st_mtime_ns
         process.send_signal(number)
         output, errors = end(process, status)
@@ -142,7 +142,7 @@ def test_ctrl_c_and_sigterm_save_and_draw_and_the_command_that_they_print_goes_o
 @posix
 def test_the_checkpoint_of_an_epochs_end_knows_of_its_validation_and_sample(reference, text, tmp_path):
     process = begin("relu", *TINY, "--save-every", 1000, "--train", text, "--out", tmp_path)
-    wait_until(process, lambda: iteration(tmp_path) >= PER_EPOCH)
+    wait_until(lambda: iteration(tmp_path) >= PER_EPOCH, process)
     kill(process)
     assert iteration(tmp_path) % PER_EPOCH == 0
     train(relu, *RESUME, tmp_path)
@@ -178,7 +178,7 @@ def test_a_run_stopped_before_its_first_update_is_no_earlier_run_to_keep_or_resu
 @posix
 def test_a_second_ctrl_c_ends_the_run_at_once_and_the_checkpoint_is_whole(text, tmp_path):
     process = begin("relu", *TINY, "--train", text, "--out", tmp_path)
-    wait_until(process, lambda: iteration(tmp_path) >= 20)
+    wait_until(lambda: iteration(tmp_path) >= 20, process)
     while process.poll() is None:  # the first is handled between two of these; drawing takes a hundred times as long
         process.send_signal(signal.SIGINT)
         time.sleep(0.002)
@@ -205,7 +205,7 @@ def test_the_second_process_ends_with_the_first_and_costs_it_nothing_if_both_get
     words = [*TINY, "--train", text, "--out", tmp_path, "--hidden-size", 64, "--epochs", 1000]
     process = begin("relu", *words, start_new_session=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_until(process, lambda: iteration(tmp_path) >= 20)
+    wait_until(lambda: iteration(tmp_path) >= 20, process)
     pids = [int(word) for word in children.read_text().split()]
     assert util.CORES == 1 or pids
     if number == signal.SIGKILL:
@@ -227,8 +227,8 @@ def test_ctrl_c_while_the_second_process_starts_prints_nothing_of_it(text, tmp_p
     words = [*TINY, "--train", text, "--out", tmp_path, "--hidden-size", 64, "--epochs", 1000]
     process = begin("relu", *words, start_new_session=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    wait_until(process, lambda: any(b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-                                    for pid in children.read_text().split()))
+    wait_until(lambda: any(b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+                           for pid in children.read_text().split()), process)
     time.sleep(0.05)  # it is still importing NumPy
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -435,7 +435,7 @@ def test_a_folder_in_which_files_cannot_be_locked_is_not_said_to_have_another_ru
 @posix
 def test_two_runs_in_one_folder_are_not_possible_and_the_second_touches_nothing(text, tmp_path, capsys):
     process = begin("relu", *TINY, "--train", text, "--out", tmp_path)
-    wait_until(process, lambda: iteration(tmp_path) >= 20)
+    wait_until(lambda: iteration(tmp_path) >= 20, process)
     process.send_signal(signal.SIGSTOP)  # so that only the second could change anything
     os.waitpid(process.pid, os.WUNTRACED)
     before = files(tmp_path)
@@ -448,7 +448,7 @@ def test_two_runs_in_one_folder_are_not_possible_and_the_second_touches_nothing(
 
 def test_runs_of_two_models_go_side_by_side_in_one_folder(text, tmp_path):
     process = begin("relu", *TINY, "--epochs", 1000, "--train", text, "--out", tmp_path)
-    wait_until(process, lambda: iteration(tmp_path) >= 20)
+    wait_until(lambda: iteration(tmp_path) >= 20, process)
     train(tanh, *TINY, "--epochs", 1, "--train", text, "--out", tmp_path)
     assert iteration(tmp_path, "tanh") == PER_EPOCH and process.poll() is None
     kill(process)
@@ -456,7 +456,7 @@ def test_runs_of_two_models_go_side_by_side_in_one_folder(text, tmp_path):
 
 def test_sampling_from_the_last_checkpoint_works_while_the_run_goes_on(text, tmp_path):
     process = begin("relu", *TINY, "--epochs", 1000, "--save-every", 1, "--train", text, "--out", tmp_path, "--quiet")
-    wait_until(process, lambda: iteration(tmp_path) >= 1)
+    wait_until(lambda: iteration(tmp_path) >= 1, process)
     for _ in range(2):
         output, _ = do("relu", "--sample", 50, "--prime", "the ", "--out", tmp_path)
         assert output.startswith("the ") and len(output) == 4 + 50 + 1

@@ -18,7 +18,7 @@ def kill_somewhere(process, folder, model, start, rng):
         time.sleep(rng.uniform(0, 1.5))
     else:
         moment = start + rng.randint(1, 60)
-        wait_until(process, lambda: iteration(folder, model) >= moment)
+        wait_until(lambda: iteration(folder, model) >= moment, process)
         time.sleep(rng.uniform(0, 0.02))
     kill(process)
 
