@@ -223,7 +223,7 @@ def watch(csv):
         with_these = [f"{name}={os.environ[name]}" for name in ("MPLBACKEND", "DISPLAY") if os.environ.get(name)]
         if not find_spec("_tkinter"):
             with_these.append("a Python that has no tkinter (Debian, Ubuntu: apt install python3-tk)")
-        sys.exit(f"No window: Matplotlib opens none with {', '.join(with_these) or 'its own settings'}. "
+        sys.exit(f"No window: Matplotlib opens none with {', '.join(with_these) or 'its own settings, or no display'}. "
                  f"The plot is in {csv.with_suffix('.png')}")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what a vanishing display has to say belongs in no training log
     grapher = Grapher(csv, figure=figure)

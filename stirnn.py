@@ -17,9 +17,9 @@ h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of 
 
 Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
 large as what goes in; but for the first, whose variance is 1: of its one-hot inputs one entry alone is not 0. The
-recurrent ones start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): a state is handed on unchanged. So
-that no state explodes, Why starts at 0, and in each of the first 40 updates Whh loses a tenth, beside its step: 1.5% of
-the identity is left. Later the norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps states in bounds: it
+recurrent ones start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): a state is handed on unchanged. Lest
+states explode, Why starts at 0, and in each of the first 40 updates Whh loses a tenth, beside its step: 1.5% of the
+identity is left. The norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states steady: it
 joins the loss, and its gradient joins dh[d](t); there, growth[d](T+1) is 0:
 
     growth[d](t)     = ||h[d](t)|| - ||h[d](t-1)||
@@ -52,7 +52,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
     "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
-    "leak": (40, 0, 10**9, "first updates, each of which takes a tenth from Whh"),
+    "fade": (40, 0, 10**9, "first updates, each of which takes a tenth from Whh"),
 }
 
 
@@ -238,7 +238,7 @@ def train(options):
         rate = options.learning_rate * rise * fall
         rmsprop(run.weights, run.caches, grads, rate, options.decay, options.epsilon, options.clip_norm,
                 options.weight_decay)
-        if run.iteration < options.leak:
+        if run.iteration < options.fade:
             for d in range(D):
                 run.weights[f"Whh{d}"] *= 0.9
         run.note(loss, penalty)

@@ -597,8 +597,9 @@ class Run:
         self.shown, self.progress_width = 0.0, 0  # when the progress line was printed last, and how wide it is
         seeds = np.random.SeedSequence(options.seed).spawn(3)
         self.init_rng, self.dropout_rng, self.sample_rng = map(np.random.default_rng, seeds)
+        changed = {}
         if options.resume:
-            self.resume()
+            changed = self.resume()
         else:
             self.text = load_text(options)
             if self.text.path.resolve() == PLAY and "epochs" not in options.given:
@@ -611,14 +612,16 @@ class Run:
         self.per_epoch = (len(self.text.train) - 1) // options.batch_size // options.seq_size
         self.total = options.epochs * self.per_epoch
         if self.iteration >= self.total:
-            say(f"{self.checkpoint} has all of its {self.iteration // self.per_epoch} epochs; "
-                "a larger --epochs goes on from there, at the higher learning rate that it has in so long a run")
+            say(f"{self.checkpoint} has {self.iteration / self.per_epoch:.4g} epochs behind it; "
+                "a larger --epochs goes on from there, at the learning rate that it has in so long a run")
             sys.exit(0)
+        for name, saved in changed.items():
+            self.say(f"The saved run had {option(name, saved)}; it goes on with {getattr(options, name)}")
         signal.signal(signal.SIGINT, self.request_stop)
         signal.signal(signal.SIGTERM, self.request_stop)
 
     def resume(self):
-        """Take over what the checkpoint holds; settings given, or edited in the script since, must be as saved."""
+        """Take over what the checkpoint holds; return the saved values of settings that differ now, as two may."""
         meta, arrays = load_checkpoint(self.checkpoint, self.model)
         if "rngs" not in meta:
             fail(f"{self.checkpoint} is a network that comes with the project; training can't go on from it")
@@ -638,9 +641,6 @@ class Run:
         if text.sha256 != meta["sha256"]:
             fail(f"the saved run's text is {meta['text_name']} with SHA-256 {meta['sha256'][:12]}...; "
                  f"{text.path.name} has {text.sha256[:12]}...: give the run's own text with --train and --val")
-        for name, saved in settings.items():
-            if getattr(options, name) != saved:
-                self.say(f"The saved run had {option(name, saved)}; it goes on with {getattr(options, name)}")
         self.weights, self.caches, self.states = part(arrays, "weights"), part(arrays, "caches"), arrays["states"]
         self.best_weights, self.best_loss, self.best_epoch = part(arrays, "best"), meta["best_loss"], meta["best_epoch"]
         self.iteration = self.first_iteration = meta["iteration"]
@@ -648,6 +648,7 @@ class Run:
         self.history, self.samples, self.seconds_before = arrays["history"].tolist(), meta["samples"], meta["seconds"]
         self.validation_loss = meta["validation_loss"]
         self.dropout_rng.bit_generator.state, self.sample_rng.bit_generator.state = meta["rngs"]
+        return {name: saved for name, saved in settings.items() if getattr(options, name) != saved}
 
     def keep_earlier(self):
         """Move the files of an earlier run into a folder of their own, so that a new one destroys nothing."""

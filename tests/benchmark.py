@@ -99,7 +99,7 @@ def script(task):
     if model is stirnn:
         more = [model.SETTINGS["beta"][0]]
         for d in range(DEPTH):
-            weights[f"Whh{d}"] *= 0.9 ** model.SETTINGS["leak"][0]  # as its first updates leave it
+            weights[f"Whh{d}"] *= 0.9 ** model.SETTINGS["fade"][0]  # as its first updates leave it
     rmsprop = functools.partial(model.rmsprop, **{name: model.SETTINGS[name][0] for name in RMSPROP})
     forward_backward = model.forward_backward
     if task.kind != WHOLE:

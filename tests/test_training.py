@@ -160,7 +160,7 @@ def test_the_rate_rises_in_the_warm_up_and_falls_to_nothing_at_the_end(run):
     assert rates == pytest.approx(0.02 * rise * (1 - np.arange(TOTAL) / TOTAL), rel=1e-6)
 
 
-def test_nothing_but_rmsprop_and_stirnns_leak_changes_the_weights(run):
+def test_nothing_but_rmsprop_and_stirnns_fading_changes_the_weights(run):
     assert same(run.rmsprop[0].weights, run.init_weights[0].result)
     for step, weights in zip(run.rmsprop, [step.weights for step in run.rmsprop[1:]] + [run.weights]):
         changed = {name[:3] for name in weights if not np.array_equal(step.after[name], weights[name])}
@@ -252,13 +252,13 @@ def test_a_short_run_warms_up_for_its_share_of_the_updates_but_at_least_a_hundre
     assert rates == pytest.approx(0.01 * np.minimum(1, rise) * fall)
 
 
-@pytest.mark.parametrize("leak", [0, 7])
+@pytest.mark.parametrize("fade", [0, 7])
 def test_without_a_gradient_stirnns_recurrent_matrices_lose_a_tenth_in_each_of_the_first_updates_alone(
-        leak, texts, tmp_path):
-    run = record(stirnn, tmp_path, "--train", texts[0], "--learning-rate", 0, "--leak", leak)
+        fade, texts, tmp_path):
+    run = record(stirnn, tmp_path, "--train", texts[0], "--learning-rate", 0, "--fade", fade)
     initial = run.init_weights[0].result
     for name, array in run.weights.items():
-        expected = 0.9**leak * initial[name] if name.startswith("Whh") else initial[name]
+        expected = 0.9**fade * initial[name] if name.startswith("Whh") else initial[name]
         assert array == pytest.approx(expected, rel=1e-5), name
 
 
