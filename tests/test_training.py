@@ -31,7 +31,7 @@ UNUSUAL = f"--dropout 0.3 --learning-rate 0.02 --decay 0.99 --epsilon 1e-3 --cli
 def record(model, folder, *words):
     """Train, and return what each of the script's functions was called with and returned, call by call.
 
-    A call is a namespace: of its arguments by name, as they were before it, its result, the weights after it, the
+    A call is a namespace: of its arguments by name, as they were before it, its result, weights and caches after it, the
     number of updates before it, and what its random generator, if it has one, would have drawn first.
     """
     calls = {name: [] for name in ("init_weights", "dropout_masks", "forward_backward", "rmsprop", "evaluate_loss",
@@ -49,6 +49,7 @@ def record(model, folder, *words):
             result = function(*arguments, **keywords)
             result = list(result) if inspect.isgenerator(result) else result
             entry.result, entry.after = copy.deepcopy(result), copy.deepcopy(bound.get("weights"))
+            entry.caches_after = copy.deepcopy(bound.get("caches"))
             calls[name].append(entry)
             return result
         return call
@@ -152,6 +153,8 @@ def test_every_update_is_a_step_of_rmsprop_with_its_own_gradients_and_the_runs_s
         assert step.weight_decay == run.model.SETTINGS["weight_decay"][0]
     assert not any(cache.any() for cache in run.rmsprop[0].caches.values())
     assert any(cache.any() for cache in run.rmsprop[1].caches.values())
+    for step, following in zip(run.rmsprop, run.rmsprop[1:]):
+        assert same(following.caches, step.caches_after)
 
 
 def test_the_rate_rises_in_the_warm_up_and_falls_to_nothing_at_the_end(run):
@@ -260,6 +263,12 @@ def test_without_a_gradient_stirnns_recurrent_matrices_lose_a_tenth_in_each_of_t
     for name, array in run.weights.items():
         expected = 0.9**fade * initial[name] if name.startswith("Whh") else initial[name]
         assert array == pytest.approx(expected, rel=1e-5), name
+
+
+def test_while_they_fade_stirnn_validates_the_weights_that_the_next_update_starts_from(texts, tmp_path):
+    run = record(stirnn, tmp_path, "--train", texts[0], "--fade", 400)
+    for validation in run.evaluate_loss[:-1]:
+        assert same(validation.weights, run.rmsprop[validation.iteration].weights)
 
 
 def test_stirnns_gradients_have_as_much_of_the_penalty_as_beta_says(texts, tmp_path):
