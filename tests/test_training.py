@@ -127,7 +127,7 @@ def test_a_state_that_ran_away_is_zero_for_the_next_batch_and_no_other_is(model,
 
     def run_away(*arguments):
         result = forward_backward(*arguments)
-        result[-1][1, 2, 4], result[-1][0, 1, 3] = 1e9, 900
+        result[-1][1, 2, 4], result[-1][0, 1, 3] = 1100, 900
         began.append(arguments[3].copy())
         ended.append(result[-1].copy())
         return result
@@ -144,6 +144,7 @@ def test_every_update_drops_out_other_units_of_its_share(run):
     assert all(np.isin(mask, np.float32([0, 1 / 0.7])).all() for mask in masks)
     assert np.mean([mask == 0 for mask in masks]) == pytest.approx(0.3, abs=0.01)
     assert len({mask.tobytes() for mask in masks}) == TOTAL
+    assert all((mask != mask[:, :1]).any() for mask in masks)  # and every step
 
 
 def test_every_update_is_a_step_of_rmsprop_with_its_own_gradients_and_the_runs_settings(run):
