@@ -1,9 +1,9 @@
 """np-RNN: a character-level language model in plain NumPy.
 
     python nprnn.py             train, with a plot of the losses and samples
-    python nprnn.py --sample    write with the trained network (--help: more)
+    python nprnn.py --sample    sample from the trained network (--help: more)
 
-Layers d = 0 ... D-1, steps t = 1 ... T, x[0] the characters as one-hot rows; right, from the bottom up, backward:
+Layers d = 0 ... D-1, steps t = 1 ... T, x[0] the characters as one-hot rows. Left: forward; right, upward: backward.
 
     z[d](t)   = x[d](t) Wxh[d] + bh[d]                   dx[d](t)   = dz[d](t) Wxh[d]'
     h[d](t)   = relu(z[d](t) + h[d](t-1) Whh[d])         dz[d](t)   = (dh[d](t) + dz[d](t+1) Whh[d]') slope(h[d](t))
@@ -11,16 +11,16 @@ Layers d = 0 ... D-1, steps t = 1 ... T, x[0] the characters as one-hot rows; ri
     logits(t) = x[D](t) Why + by                         dx[D](t)   = dlogits(t) Why'
     loss      = mean of -log softmax(logits)[target]     dlogits(t) = (softmax(logits(t)) - one-hot target(t)) / (T B)
 
-h(0) is left by the batch before, dz(T+1) is 0, ' is the transpose; products with mask and slope are elementwise. The
-loss is the mean over T steps of B sequences. Gradients of the weights are sums over both: dWxh of x(t)' dz(t), dWhh of
-h(t-1)' dz(t), dbh of dz(t), in each layer; dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
+h(0) is left by the batch before, or 0; dz(T+1) is 0; dh is the gradient from the layer above alone. ' transposes; mask
+and slope multiply elementwise. The loss is the mean over T steps of B sequences, gradients of weights are sums over
+both: dWxh of x(t)' dz(t), dWhh of h(t-1)' dz(t), dbh of dz(t), dWhy of x[D](t)' dlogits(t), dby of dlogits(t).
 
 Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
-large as what goes in; but for the first, whose variance is 1: of its one-hot inputs one entry alone is not 0.
+large as what goes in. The first alone has variance 1, as only one entry of a one-hot input is not 0.
 
 The recurrent ones start normalised and positive definite instead (Talathi, Vartak 2016, arXiv 1511.03771): with R of
-N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). But for the ReLU, a state along its first
-eigenvector would be handed on unchanged; along all others it fades, and nothing can grow.
+N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). Its largest eigenvalue is 1: it keeps a state along
+its first eigenvector as it is, shrinks all others, and enlarges none.
 """
 
 try:
@@ -36,22 +36,22 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "epochs": (100, 1, 10**6, "passes over the training text"),
     "hidden_size": (256, 1, 10**5, "units per layer"),
     "depth": (3, 1, 1000, "layers"),
-    "dropout": (0.1, 0, 0.99, "share of every layer's outputs that is zeroed in training"),
+    "dropout": (0.1, 0, 0.99, "probability that an output of a layer is zeroed in training"),
     "learning_rate": (0.01, 0, np.inf, "learning rate of RMSProp, times a rise (the warm-up) and a linear fall to 0"),
     "batch_size": (10, 1, 10**6, "sequences side by side, each in its own stretch of the text"),
-    "seq_size": (100, 1, 10**6, "steps of back-propagation through time"),
+    "seq_size": (100, 1, 10**6, "length of a sequence: steps of back-propagation through time"),
     "seed": (1, 0, 10**18, "seed of all random draws; without it, --sample writes something else each time"),
     "decay": (0.9999, 0, 1.0, "RMSProp: share of the mean of squared gradients that is kept per update"),
     "epsilon": (1e-8, 1e-30, 1.0, "RMSProp: keeps the step finite where the gradient has been zero so far"),
-    "clip_norm": (1.0, 0, np.inf, "a longer gradient, a spike, is scaled back to this"),
+    "clip_norm": (1.0, 0, np.inf, "a gradient of a larger norm, a spike, is scaled back to this"),
     "weight_decay": (0.01, 0, 1.0, "weights lose this share per update, times the rate: less overfitting"),
-    "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, its first steps are too large"),
+    "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, first steps would be too large"),
     "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
 }
 
 
 def activate(a):
-    """Return f(a)."""
+    """Return f(a), where a = z + h(t-1) Whh."""
     return np.maximum(a, 0)
 
 
@@ -80,7 +80,7 @@ def init_weights(V, H, D, rng, dtype=np.float32):
 
 
 def dropout_masks(shape, rate, rng, dtype=np.float32):
-    """Return masks of that shape: 0 with probability rate, else 1 / (1 - rate), so that every mean stays as it is."""
+    """Return masks of that shape: 0 with probability rate, else 1 / (1 - rate), so that their mean is 1."""
     return (rng.random(shape, dtype) >= rate) / dtype(1 - rate)
 
 
@@ -115,7 +115,7 @@ def log_softmax(logits):
 def forward_backward(weights, inputs, targets, states, masks):
     """Return the loss (mean cross-entropy in nats per character), its gradients and the states (D, B, H) to carry on.
 
-    targets (T, B) are the indices of the next characters; the other arguments are those of forward(). The gradient
+    targets (T, B) are the indices of the next characters; inputs, states and masks as in forward(). The gradient
     does not go on to the steps before the first (truncated back-propagation).
     """
     T, B, _ = inputs.shape
@@ -149,9 +149,9 @@ def forward_backward(weights, inputs, targets, states, masks):
 def rmsprop(weights, caches, grads, rate, decay, epsilon, clip_norm, weight_decay):
     """Update weights and caches (running means of squared gradients) in place: RMSProp (Tieleman, Hinton 2012).
 
-    A longer gradient, all arrays as one vector, is first scaled back to clip_norm. An array's step is divided by the
+    A gradient (all arrays as one vector) longer than clip_norm is scaled back to it. An array's step is divided by the
     root of its number of rows (of a bias: of entries): an empirical rule, with which a rate of 0.01 learns and without
-    which it does not. Weight decay is apart from the gradient (Loshchilov, Hutter 2017, arXiv 1711.05101).
+    which it does not. Weight decay is decoupled from the gradient (Loshchilov, Hutter 2017, arXiv 1711.05101).
     """
     norm = np.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads.values()))
     scale = float(min(1, clip_norm / (norm + epsilon)))  # NumPy's float64 would make float64 of all arrays
@@ -189,7 +189,7 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
     for _ in range(length):
         logits, _, hs = forward(weights, util.one_hot(unread[:, None], V, states.dtype), states)
         states, logits = hs[:, -1], logits[-1].astype(np.float64)
-        cumulative = np.exp((logits - logits.max()) / temperature).cumsum()  # greedy near 0; no exponent is above 0
+        cumulative = np.exp((logits - logits.max()) / temperature).cumsum()  # no exponent is above 0: no overflow
         unread = np.searchsorted(cumulative[:-1], rng.random(1) * cumulative[-1], side="right")
         yield vocabulary[unread[0]]
 
@@ -219,7 +219,7 @@ def train(options):
         masks = dropout_masks((D, T, B, H), options.dropout, run.dropout_rng)
         loss, grads, run.states = util.in_halves(  # in two processes, where that pays
             forward_backward, run.weights, util.one_hot(inputs, V), targets, run.states, masks)
-        run.states[np.abs(run.states).max(axis=-1) > 1000] = 0  # one that ran away (a ReLU has no bound) starts anew
+        run.states[np.abs(run.states).max(axis=-1) > 1000] = 0  # a state that ran away starts anew (ReLU has no bound)
         rise, fall = min(1, (run.iteration + 1) / warm_up), 1 - run.iteration / run.total
         rate = options.learning_rate * rise * fall
         rmsprop(run.weights, run.caches, grads, rate, options.decay, options.epsilon, options.clip_norm,

@@ -153,7 +153,7 @@ def default_texts():
         why = reason(error)
     except (http.client.HTTPException, ValueError) as error:
         why = f"the transfer broke off ({type(error).__name__})"
-    warn(f"Shakespeare could not be had: {why}. Training on the project's play, data/play.txt")
+    warn(f"Shakespeare was not downloaded: {why}. Training on the project's play, data/play.txt")
     return PLAY, None
 
 
@@ -198,7 +198,7 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
 
     Losses and gradients are means over the sequences, states (D, B, H) are put together. The halves depend on the
     sizes alone, so that results are the same to the last bit on any number of cores. Small networks are not shared
-    out: handing over takes longer than it saves. Two threads would often wait for Python's lock: steps are short.
+    out: handing over takes longer than it saves. Two threads would often wait for the GIL: steps are short.
     """
     _, B, H = states.shape
     if B == 1 or H < 64:
@@ -212,7 +212,7 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
     second = None
     with contextlib.suppress(EOFError, OSError, pickle.PicklingError):  # it was ended, or finds no script (a debugger)
         if CORES > 1:
-            arrays = *weights.values(), inputs, targets, states, masks  # room for these holds a half and its answer
+            arrays = *weights.values(), inputs, targets, states, masks  # as large as a half and its result, or larger
             process = second_process(sum(array.nbytes + 8 for array in arrays))
             send(*process, (forward_backward, halves[1]))
             first = forward_backward(*halves[0])
@@ -511,7 +511,7 @@ def load_network(model, folder=None, quiet=False):
             warn(f"It comes with the project, trained on {meta['text_name']}.\nTo train your own: python {model}.py")
         if folder is None and path.parent == DATA:
             if Path("runs", f"{model}.csv").exists():
-                warn("Your run in runs has saved none yet: it does so after an epoch at the latest")
+                warn("Your run in runs has not saved one yet: it does so after an epoch at the latest")
             earlier = max(Path("runs").glob(f"*/{path.name}"), key=os.path.getmtime, default=None)
             if earlier:
                 warn(f"Your last one before is in {earlier.parent}: --out {earlier.parent}")
@@ -576,7 +576,7 @@ class Run:
     """A training run: its text and options, where it stands, and its files runs/MODEL.npz, .csv and .txt.
 
     A new run has no weights and caches yet; with options.resume they are those of the checkpoint, whose settings the
-    options then take over. Losses are in nats per character. Ends the program if anything stands against the run.
+    options then take over. Losses are in nats per character. Ends the program if the run cannot start.
     """
 
     def __init__(self, model, options):
@@ -587,7 +587,7 @@ class Run:
         self.checkpoint, self.csv, self.txt = map(self.path.with_suffix, (".npz", ".csv", ".txt"))
         self.weights, self.caches, self.states = {}, {}, None
         self.best_weights, self.best_loss, self.best_epoch = {}, math.inf, 0.0  # those of the lowest validation loss
-        self.iteration = self.first_iteration = 0  # the second is where this process began
+        self.iteration = self.first_iteration = 0  # first_iteration: where this process began
         self.losses = collections.deque(maxlen=LAST_LOSSES)
         self.validation_loss = self.penalty = math.nan  # the latest
         self.history, self.samples = [], []  # rows of the CSV file, paragraphs of the text file
@@ -604,7 +604,7 @@ class Run:
             self.text = load_text(options)
             if self.text.path.resolve() == PLAY and "epochs" not in options.given:
                 options.epochs = PLAY_EPOCHS
-                self.say(f"The play is short, so that {PLAY_EPOCHS} epochs will do (--epochs N for another number)")
+                self.say(f"The play is short: {PLAY_EPOCHS} epochs will do (--epochs N for another number)")
         self.lock = lock(self.path.with_suffix(".lock"))
         if not options.resume:
             self.keep_earlier()
@@ -612,8 +612,8 @@ class Run:
         self.per_epoch = (len(self.text.train) - 1) // options.batch_size // options.seq_size
         self.total = options.epochs * self.per_epoch
         if self.iteration >= self.total:
-            say(f"{self.checkpoint} has {self.iteration / self.per_epoch:.4g} epochs behind it; "
-                "a larger --epochs goes on from there, at the learning rate that it has in so long a run")
+            say(f"{self.checkpoint} is at epoch {self.iteration / self.per_epoch:.4g}; "
+                "a larger --epochs goes on from there, at the learning rate of a run that long")
             sys.exit(0)
         for name, saved in changed.items():
             self.say(f"The saved run had {option(name, saved)}; it goes on with {getattr(options, name)}")
@@ -694,7 +694,7 @@ class Run:
         return self.iteration % self.per_epoch == 0 or self.iteration in EARLY and self.iteration < self.per_epoch
 
     def note(self, loss, penalty=math.nan):
-        """Take note of an update: of its loss, which proves the state before it, and now and then in a row."""
+        """Record an update: its loss, which shows that the state before was sound, and now and then a row."""
         self.iteration += 1
         if not math.isfinite(loss):
             self.give_up(f"the loss is not finite any more at iteration {self.iteration:,}")

@@ -252,8 +252,8 @@ def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_
     (tmp_path / "runs" / "1").mkdir(parents=True)
     shutil.copy(trained.folder / "relu.npz", tmp_path / "runs" / "1")
     (tmp_path / "runs" / "relu.csv").write_text("")
-    assert "Your run in runs has saved none yet" not in errors
-    assert "Your run in runs has saved none yet" in run(monkeypatch, "--sample", 1)[1]
+    assert "Your run in runs has not saved one yet" not in errors
+    assert "Your run in runs has not saved one yet" in run(monkeypatch, "--sample", 1)[1]
     assert f"Your last one before is in {Path('runs', '1')}: --out" in run(monkeypatch, "--sample", 1)[1]
     assert "Your" not in run(monkeypatch, "--sample", 1, "--out", "data")[1]
     shutil.copytree(tmp_path / "runs" / "1", tmp_path / "runs" / "2")
