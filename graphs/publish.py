@@ -24,11 +24,12 @@ LARGEST = 60 * 1024  # bytes of a file of losses
 def thin(content):
     """Return the content of a file of losses without every second row, third, ...; rows with a validation stay."""
     about, names, *rows = content.splitlines(keepends=True)
-    kept, every, column = rows, 1, util.COLUMNS.index("validation_loss")
-    while len(about) + len(names) + sum(map(len, kept)) > LARGEST and every < len(rows):
-        every += 1
-        kept = [row for i, row in enumerate(rows) if i % every == 0 or row.split(",")[column]]
-    return "".join([about, names, *kept])
+    column = util.COLUMNS.index("validation_loss")
+    for every in range(1, len(rows) + 1):
+        kept = "".join(row for i, row in enumerate(rows) if i % every == 0 or row.split(",")[column])
+        if len(about) + len(names) + len(kept) <= LARGEST:
+            break
+    return about + names + kept
 
 
 def network(path, model):

@@ -24,7 +24,7 @@ FIGURES = {"reach": (reach.HEADER, reach.KEYS, reach.measure, reach.draw),
            "neurons": (neurons.HEADER, neurons.KEYS, neurons.measure, neurons.draw)}
 PUBLISHED = [name for name in FIGURES if (helpers.ROOT / "graphs" / f"{name}.csv").exists()]
 STREAMS = {"stabilised": [[1, 2.0, 2.0, 2.0, 4.2], [9876, 2.0, 3.0, 5.0, 2.1]],
-           "plain": [[1, 2.0, 2.0, 2.0, 4.2], [10100, 7.0, np.inf, np.inf, np.inf]]}
+           "plain": [[1, 2.0, 2.0, 2.0, 4.2], [500, 2.0, 4.0, 1e9, 3.1], [10100, 7.0, np.inf, np.inf, np.inf]]}
 KNOWN = "the cat sat on the mat " * 2000
 
 
@@ -481,10 +481,12 @@ def test_the_norms_figure_names_both_networks_with_their_epochs_and_where_they_l
     about = {"text": "$5 ^^ $6.txt", "epochs": {"stabilised": 19, "plain": 3.5}, "horizons": [100]}  # no mathematics
     names, lines = drawn("norms", about, STREAMS)
     assert names[0] == "with the stabiliser, epoch 19"
-    assert names[1].startswith("without (--beta 0), epoch 3.5; off the axes by step 10,100")
+    assert names[1].startswith("without (--beta 0), epoch 3.5; off the axes by step 500, ")
     drawn_values = [list(line.get_ydata()) for line in lines]
-    for means_or_losses in [2, 3], [2, norms.TOP_NORM], [4.2, 2.1], [4.2, norms.TOP_LOSS]:
+    for means_or_losses in [2, 3], [2, 4, norms.TOP_NORM], [4.2, 2.1], [4.2, 3.1, norms.TOP_LOSS]:
         assert means_or_losses in drawn_values
+    band, _ = drawing("norms", about, STREAMS).axes[0].collections
+    assert {(9876, 2), (9876, 5)} <= set(map(tuple, band.get_paths()[0].vertices))  # from the lowest to the highest
 
 
 # Files -----------------------------------------------------------------------------------------------------------
@@ -577,6 +579,8 @@ def test_a_large_file_of_losses_is_thinned_evenly_and_keeps_every_validation():
         content = "".join(head + rows[:count])
         assert len(publish.thin(content)) <= publish.LARGEST <= 60 * 1024
         assert len(content) > publish.LARGEST or publish.thin(content) == content
+    validated = "".join(head + [row.replace(",,", ",1.2,", 1) for row in rows])
+    assert publish.thin(validated) == validated
 
 
 def test_without_a_run_to_publish_a_line_asks_for_it(tmp_path):
@@ -601,22 +605,23 @@ def test_a_published_network_is_the_best_one_in_sixteen_bits_and_nothing_else(ru
     assert told == {name: meta[name] for name in told} and "train" not in told  # no path of whoever trained it
 
 
-@pytest.mark.parametrize("finals, middle", [([2.0, 1.0, 1.5], 3), ([2.0, 1.0, 1.5, 1.2], 4)])
+@pytest.mark.parametrize("finals, middle", [([2.0, 0.5, 1.0, 1.5], 4), ([2.0, 0.5, 1.0, 1.5, 1.2], 5)])
 def test_the_ended_run_of_the_middle_final_loss_is_published(finals, middle, runs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(publish, "REFERENCE", tmp_path / "graphs")
     monkeypatch.setattr(util, "DATA", tmp_path / "data")
     about, names, *_ = (runs / "relu.csv").read_text(encoding="utf-8").splitlines()
-    folders = [tmp_path / str(number) for number in range(1, len(finals) + 3)]
-    for number, (folder, final) in enumerate(zip(folders, [*finals, 0.5]), start=1):
+    folders = [tmp_path / str(number) for number in range(1, len(finals) + 2)]
+    for number, (folder, final) in enumerate(zip(folders, finals), start=1):
         folder.mkdir()
-        end = "0.99" if number > len(finals) else "1"
+        end = "0.99" if number == 2 else "1"
         rows = "0,0,,4.2,,0", f"20,0.5,2,{1 / final},,1", f"53,{end},2,{final},,2"
         (folder / "relu.csv").write_text("".join(f"{line}\n" for line in (about, names, *rows)))
         (folder / "relu.txt").write_text(f"samples of {number}")
         helpers.change(shutil.copy(runs / "relu.npz", folder), best_epoch=number)
     publish.publish(folders)  # nothing is in the last of them
-    assert f"{folders[-2] / 'relu.csv'} has not ended" in capsys.readouterr().out
-    losses = {f"relu.{number}.csv": (folder / "relu.csv").read_bytes() for number, folder in enumerate(folders[:-2], 1)}
+    assert f"{folders[1] / 'relu.csv'} has not ended" in capsys.readouterr().out
+    ended = {number: folder for number, folder in enumerate(folders[:-1], 1) if number != 2}
+    losses = {f"relu.{number}.csv": (folder / "relu.csv").read_bytes() for number, folder in ended.items()}
     assert helpers.files(tmp_path / "graphs") == {**losses, "relu.1.txt": b"samples of 1"}
     assert helpers.files(tmp_path / "data").keys() == {"relu.npz"}
     assert util.load_network("relu", util.DATA)[1]["best_epoch"] == middle
