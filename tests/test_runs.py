@@ -123,7 +123,7 @@ def at_update(monkeypatch):
 @posix
 def test_ctrl_c_and_sigterm_save_and_draw_and_the_command_that_they_print_goes_on(reference, text, tmp_path):
     words = [*TINY, "--train", text, "--out", tmp_path]
-    for number, status, moment in (signal.SIGINT, 130, 60), (signal.SIGTERM, 143, 200):
+    for number, status, moment in (signal.SIGINT, 130, 60), (signal.SIGTERM, 143, 120):
         process = begin("relu", *words, "--save-every", 20)
         wait_until(lambda moment=moment: iteration(tmp_path) >= moment, process)
         drawn = (tmp_path / "relu.png").stat().st_mtime_ns
