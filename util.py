@@ -210,7 +210,7 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
 
     halves = half(slice(B // 2)), half(slice(B // 2, B))
     second = None
-    with contextlib.suppress(EOFError, OSError, pickle.PicklingError):  # it was ended, or finds no script (a debugger)
+    with contextlib.suppress(EOFError, OSError, pickle.PicklingError, AttributeError):  # ended, or under a debugger
         if CORES > 1:
             arrays = *weights.values(), inputs, targets, states, masks  # as large as a half and its result, or larger
             process = second_process(sum(array.nbytes + 8 for array in arrays))

@@ -149,7 +149,7 @@ def draw_on_text(figure, about, curves):
         following, p = about["next"].replace("\n", "↵").replace(" ", "a space"), about["probabilities"][name]
         axes.set_title(f"{name}: p({following}) = {p:.2f}; 90% of the gradient on {within} characters", fontsize=9,
                        loc="left", fontweight="bold", parse_math=False)
-        tints = np.clip(1 + np.log10(np.maximum(norms, 1e-300) / max(norms.max(), 1e-300)) / DECADES, 0, 1)
+        tints = np.clip(1 + np.log10(np.maximum(norms, 1e-300) / (norms.max() or 1)) / DECADES, 0, 1)
         common.draw_text(axes, text, tints[::-1])
 
 

@@ -66,7 +66,8 @@ def test_training_leaves_losses_samples_a_plot_and_a_checkpoint(trained):
 def test_training_prints_what_it_trains_its_progress_and_a_sample(trained):
     lines = trained.output.splitlines()
     train, validation = len(TEXT) - len(TEXT) // 10, len(TEXT) // 10
-    assert re.fullmatch(r"relu: 1 x 8 units, [\d,]+ weights, seed 1; epochs: 1, of \d+ updates each", lines[0])
+    size = sum(array.size for array in best_weights(trained)[0].values())
+    assert re.fullmatch(rf"relu: 1 x 8 units, {size:,} weights, seed 1; epochs: 1, of \d+ updates each", lines[0])
     assert lines[1] == f"text.txt: {train:,} characters, {validation:,} to validate on, {len(set(TEXT))} distinct"
     assert lines[2] == f"{trained.folder / 'relu.csv'} (losses), .png (plot), .txt (samples), .npz (checkpoint)"
     assert lines[3].startswith("A run of ") and f"{util.ENOUGH} or more are better: give more --ep" in lines[3]
@@ -303,6 +304,11 @@ def test_a_sample_is_the_prime_the_characters_asked_for_and_a_newline_and_the_sa
     assert sample(trained, *words, "--prime-file", tmp_path / "prime.txt") == text
 
 
+def test_samples_without_a_seed_are_not_the_same(trained, monkeypatch):
+    words = "--out", trained.folder, "--sample", 200
+    assert run(monkeypatch, *words)[0] != run(monkeypatch, *words)[0]
+
+
 def test_a_sample_of_no_characters_is_the_prime_and_a_newline(trained):
     assert sample(trained, "--sample", "0", "--prime", "O, ") == "O, \n"
 
@@ -357,6 +363,13 @@ def test_of_many_unknown_characters_ten_are_named(unknown, others, trained, tmp_
     (tmp_path / "text.txt").write_text(TEXT + 3 * unknown, encoding="utf-8")
     output, _ = run(monkeypatch, "--evaluate", tmp_path / "text.txt", "--out", trained.folder)
     assert output.endswith(" left out: " + ", ".join(f"'{c}' 3" for c in "αβγδεζηθικ") + others + "\n")
+
+
+def test_of_unknown_characters_the_most_frequent_are_named_first(trained, tmp_path, monkeypatch):
+    rare = "αβγδεζηθικλ"
+    (tmp_path / "text.txt").write_text(rare + TEXT + 2 * "μ", encoding="utf-8")
+    output, _ = run(monkeypatch, "--evaluate", tmp_path / "text.txt", "--out", trained.folder)
+    assert output.endswith(" left out: 'μ' 2, " + ", ".join(f"'{c}' 1" for c in rare[:9]) + " and 2 others\n")
 
 
 def test_the_evaluation_of_the_validation_text_is_the_runs_lowest_validation_loss(trained, tmp_path):
@@ -677,8 +690,3 @@ def test_any_words_are_either_understood_or_refused_in_one_line(words):
     else:
         assert errors.getvalue() == "" and not any(isinstance(value, list) for value in vars(options).values())
         assert options.batch_size > 0 and 0 <= options.dropout < 1 and options.temperature >= 0 and options.seed >= 0
-
-
-def test_samples_without_a_seed_are_not_the_same(trained, monkeypatch):
-    words = "--out", trained.folder, "--sample", 200
-    assert run(monkeypatch, *words)[0] != run(monkeypatch, *words)[0]

@@ -1,9 +1,11 @@
 """The figures of graphs/: their numbers, which networks they show, and their files; what graphs/publish.py makes."""
 
+import io
 import json
 import runpy
 import shutil
 import sys
+import zipfile
 from types import SimpleNamespace
 from unittest import mock
 
@@ -214,6 +216,15 @@ def test_a_curve_of_reach_is_the_geometric_mean_over_networks_and_times_without_
         assert reach.average_reach(relu, networks, inputs, targets) == []
 
 
+def test_a_curve_of_reach_has_no_points_of_zero(monkeypatch):
+    monkeypatch.setattr(reach, "TIMES", (6, 8))
+    monkeypatch.setattr(reach, "LAGS", 3)
+    rng = np.random.default_rng(2)
+    weights, (inputs, targets) = relu.init_weights(5, 16, 2, rng), rng.integers(5, size=(2, 8, 4))
+    weights["Whh0"][:], weights["Whh1"][:] = 0, 0
+    assert [row[:2] for row in reach.average_reach(relu, [weights], inputs, targets)] == [(0, 0), (1, 0)]
+
+
 def test_an_untrained_network_of_stirnn_has_a_gradient_too():
     inputs = np.random.default_rng(2).integers(5, size=(8, 4))
     assert reach.derive(stirnn, reach.new_network(stirnn, (5, 16, 2), 1), inputs, inputs[0], 3)[0].min() > 0
@@ -236,6 +247,18 @@ def test_reach_is_measured_of_the_best_networks_saved_and_of_new_ones_of_their_s
     assert curves["relu,trained"] == reach.average_reach(relu, [util.part(arrays, "best")], *batch)
 
 
+def test_each_network_of_reach_reads_all_that_it_knows_of_the_text(runs, tmp_path, monkeypatch):
+    read, plain = {}, common.read_known
+
+    def read_known(path, networks, needed):
+        read[tuple(networks)] = plain(path, networks, needed)
+        return read[tuple(networks)]
+    monkeypatch.setattr(common, "read_known", read_known)
+    monkeypatch.setattr(reach, "SEEDS", 1)
+    measure("reach", runs)
+    assert list(read) == [("relu",), ("stirnn",)]
+
+
 def test_the_reach_figure_names_each_network_with_its_epoch_and_draws_all_its_layers():
     faded = {"tanh": 0.9, "relu": 0.8, "stirnn": 0.7, "nprnn": 0.6}  # of its norm stays so much from step to step
     curves = {f"{model},{stage}": [[d, k, faded[model] ** k] for d in range(2) for k in range(9)]
@@ -246,6 +269,7 @@ def test_the_reach_figure_names_each_network_with_its_epoch_and_draws_all_its_la
     for model in faded:
         norms_drawn = [line.get_ydata().tolist() for line in lines if line.get_color() == COLORS[model]]
         assert norms_drawn == [[faded[model] ** k for k in range(9)]] * 4
+        assert [line.get_linestyle() for line in lines if line.get_color() == COLORS[model]] == ["--", "-"] * 2
     assert [line.get_xdata() for line in lines if len(line.get_xdata()) == 2] == [[50, 50]] * 2
 
 
@@ -282,6 +306,13 @@ def test_the_drawing_of_a_prediction_tints_each_character_before_it_by_its_norm(
     np.testing.assert_allclose([tint for _, tint in tints(axes[3])], [0] * 6 + [0.5, 1, 1 / 3], atol=1e-9)
     axes = drawing("reach_text", {**about, "next": " "}, curves).axes
     assert "p(a space)" in axes[0].get_title("left")
+
+
+def test_a_prediction_on_which_no_character_has_any_influence_is_drawn_without_tints():
+    about = {"passage": "It is", "next": "a", "probabilities": {"relu": 0.5}}
+    with np.errstate(all="raise"):
+        panel, = drawing("reach_text", about, {"relu": [[k, 0] for k in range(5)]}).axes
+    assert tints(panel) == [(character, 0) for character in "It is"]
 
 
 # Units that tell something ---------------------------------------------------------------------------------------
@@ -354,6 +385,16 @@ def test_the_units_drawn_are_the_chosen_ones_on_the_passage(runs, text, monkeypa
     assert about["passage"] == known[shown] and list(about["epochs"]) == ["relu", "stirnn"]
     assert about["units"] == neurons.choose(states, neurons.answers(known))
     assert list(curves) == list(neurons.TITLES)
+
+
+def test_the_activations_drawn_are_those_of_each_chosen_units_own_network(runs, text, monkeypatch):
+    monkeypatch.setattr(neurons, "PART", 1000)
+    monkeypatch.setattr(neurons, "PASSAGE", 100)
+    about, curves = measure("neurons", runs, text)
+    for question, unit in about["units"].items():
+        _, alone = measure("neurons", runs, text, model=unit["model"], unit=f"{unit['layer']}:{unit['unit']}")
+        assert curves[question] == alone["unit"]
+    assert len({unit["model"] for unit in about["units"].values()}) > 1
 
 
 def test_a_unit_of_ones_own_choice_is_drawn_and_one_that_is_always_off_too(runs, text, monkeypatch):
@@ -433,6 +474,12 @@ def test_a_row_of_norms_stands_for_the_steps_since_the_one_before_and_its_loss_f
     np.testing.assert_allclose(counts, np.maximum(highest - lowest + 1, np.minimum(ends, norms.WINDOW)))
 
 
+def test_the_mean_of_norms_is_not_their_median():
+    sizes = np.where(np.arange(1, 10_101) % 50 == 0, 100.0, 1.0)
+    rows = np.array(norms.thin(sizes, sizes))
+    assert rows[-1, 2] == pytest.approx(sizes[int(rows[-2, 0]):].mean()) and rows[-1, 2] > 2.5
+
+
 def test_norms_are_measured_of_the_best_networks_with_and_without_the_stabiliser(runs, project, capsys):
     folders, own = {"stabilised": ".", "plain": "plain"}, shutil.copytree(runs, project / "own")
     networks = common.load_networks(runs)
@@ -461,6 +508,12 @@ def test_without_a_network_without_the_stabiliser_its_published_norms_are_shown(
     assert curves.keys() == STREAMS.keys() and curves["plain"].tolist() == STREAMS["plain"]
     assert curves["stabilised"][-1][0] == norms.STEPS
     assert ("without the stabiliser has read other.txt, not play.txt" in capsys.readouterr().err) == own
+
+
+def test_of_the_published_text_nothing_is_told_where_both_networks_have_read_another(runs, project, capsys):
+    (project / "other.txt").write_text(KNOWN)
+    measure("norms", runs, project / "other.txt", plain=runs / "plain")
+    assert "Beware" not in capsys.readouterr().err
 
 
 def test_networks_that_are_mixed_up_or_not_there_are_refused(runs, tmp_path):
@@ -552,14 +605,16 @@ def test_a_matplotlib_backend_that_does_not_exist_is_told_in_a_line_before_anyth
     b"# {}\n{HEADER}\n{ROW}\n", b"# []\n{HEADER}\n{ROW}\n", b"# {\n{HEADER}\n{ROW}\n",
     b"{ABOUT}\nnetwork\n{ROW}\n", b"{ABOUT}\n{HEADER}\n{ROW}", b"{ABOUT}\n{HEADER}\n{ROW},5\n",
     b"{ABOUT}\n{HEADER}\n{SHORT}\n", b"{ABOUT}\n{HEADER}\nnobody,{ROW}\n",
-    b"{ABOUT}\n{HEADER}\n{ROW}\n\n{ROW}\n", b"{ABOUT}\n{HEADER}\n{ROW}\n{SHORT},nan\n"])
+    b"{ABOUT}\n{HEADER}\n{ROW}\n\n{ROW}\n", b"{ABOUT}\n{HEADER}\n{ROW}\n{SHORT},nan\n",
+    b"{ABOUT}\n{HEADER}\n{HOLED}\n"])
 @pytest.mark.parametrize("name", ["reach", "norms"])  # keys of two words and of one
 def test_a_missing_or_damaged_file_is_refused(name, content, tmp_path):
     path, (header, keys, *_) = tmp_path / "figure.csv", FIGURES[name]
     short = ",".join(f"{keys[0]},1,2,3,4".split(",")[:header.count(",")])
     if content is not None:
         about = '# {"text": "play.txt", "epochs": {}, "horizons": []}'
-        places = {"ABOUT": about, "HEADER": header, "ROW": f"{short},5", "SHORT": short}
+        places = {"ABOUT": about, "HEADER": header, "ROW": f"{short},5", "SHORT": short,
+                  "HOLED": f"{short},5".replace(",1,", ",nan,")}
         for place, words in places.items():
             content = content.replace(f"{{{place}}}".encode(), words.encode())
         path.write_bytes("\n".join([about, header, f"{short},5", ""]).encode())
@@ -603,6 +658,11 @@ def test_a_published_network_is_the_best_one_in_sixteen_bits_and_nothing_else(ru
     for name, array in best.items():
         np.testing.assert_allclose(weights[name], array, rtol=2**-11, atol=1e-7)
     assert told == {name: meta[name] for name in told} and "train" not in told  # no path of whoever trained it
+
+
+def test_a_published_network_is_compressed(runs):
+    with zipfile.ZipFile(io.BytesIO(publish.network(runs / "relu.npz", "relu"))) as archive:
+        assert {file.compress_type for file in archive.infolist()} == {zipfile.ZIP_DEFLATED}
 
 
 @pytest.mark.parametrize("finals, middle", [([2.0, 0.5, 1.0, 1.5], 4), ([2.0, 0.5, 1.0, 1.5, 1.2], 5)])

@@ -4,6 +4,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -243,3 +244,19 @@ def test_nothing_is_lost_when_somebody_ends_the_second_process(monkeypatch):
     util.second_process.cache_clear()
     assert {name: array.tobytes() for name, array in before.items()} == \
         {name: array.tobytes() for name, array in after.items()}
+
+
+def test_where_the_second_process_would_not_find_the_script_the_first_does_it_all(monkeypatch):
+    monkeypatch.setattr(util, "CORES", 2)
+    function, case = relu.forward_backward, problem(relu, V=65, H=200, D=2)
+    expected = in_halves(relu, case)
+    monkeypatch.setattr(relu, "forward_backward", None)  # as under a debugger, whose __main__ is not the script
+    assert all(map(np.array_equal, named(util.in_halves(function, *case)).values(), expected.values()))
+
+
+def test_under_a_debugger_where_no_second_process_can_start_the_first_does_it_all(monkeypatch):
+    monkeypatch.setattr(util, "CORES", 2)
+    monkeypatch.delattr(sys.modules["__main__"], "__spec__")  # as python -m pdb has it
+    util.second_process.cache_clear()
+    case = problem(relu, V=65, H=200, D=2)
+    assert in_halves(relu, case).keys() == named(relu.forward_backward(*case)).keys()

@@ -163,6 +163,12 @@ def test_the_validation_loss_is_the_mean_over_every_character_but_the_first(leng
     assert tanh.evaluate_loss(weights, text, streams=streams) == pytest.approx(nats / (length - 1), rel=1e-9)
 
 
+def test_the_losses_of_a_long_text_are_added_up_in_float64():
+    weights = tanh.init_weights(65, 1, 1, np.random.default_rng(0))
+    weights = {name: np.zeros_like(array) for name, array in weights.items()}
+    assert tanh.evaluate_loss(weights, np.zeros(400_000, np.uint8)) == pytest.approx(np.log(np.float32(65)), rel=1e-7)
+
+
 def test_log_softmax_is_exact_for_rows_of_large_numbers_far_from_each_other():
     log_p = relu.log_softmax(np.array([[5000, 5000], [-5000, -5001]], np.float32))
     assert log_p == pytest.approx(-np.log([[2, 2], [1 + 1 / math.e, 1 + math.e]]), rel=1e-6)

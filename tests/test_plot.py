@@ -81,6 +81,12 @@ def test_a_redraw_updates_the_same_lines_and_shows_the_latest_figures(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["relu.csv", "relu.png"]
 
 
+def test_the_trend_is_the_median_of_an_epoch_and_of_a_quarter_of_what_has_passed_in_the_first_four(tmp_path):
+    epochs, trend = graph.over_an_epoch(graph.read_csv(write_run(tmp_path / "relu.csv", epochs=8, loss=float))[1])
+    expected = {0.1: 0.1, 1: 0.9, 2: 1.8, 4: 3.55, 8: 7.55}  # of rows at every tenth of an epoch
+    assert {epoch: loss for epoch, loss in zip(epochs, trend) if epoch in expected} == pytest.approx(expected)
+
+
 def test_what_is_behind_a_run_is_as_far_as_it_is_by_now_and_has_been_validated_in_training(tmp_path, monkeypatch):
     monkeypatch.setattr(graph, "REFERENCE", tmp_path / "graphs")
     write_run(tmp_path / "graphs" / "tanh.1.csv", "tanh")
@@ -131,6 +137,16 @@ def test_redrawing_takes_less_than_a_hundredth_of_the_time(tmp_path, monkeypatch
     assert len(drawn) > 1 and 0.5 * len(drawn) <= 0.01 * (clock[0] - 1000) + 0.5
 
 
+def test_a_plot_that_cannot_be_drawn_is_tried_again_every_100_seconds(tmp_path, monkeypatch):
+    clock, warnings = [1000.0], []
+    monkeypatch.setattr(graph.time, "monotonic", lambda: clock[0])
+    grapher = Grapher(tmp_path / "nothing.csv", False, warnings.append)
+    for _ in range(1000):
+        grapher.update()
+        clock[0] += 1
+    assert 9 <= len(warnings) <= 11
+
+
 def test_behind_a_run_are_the_other_models_own_runs_and_else_references_on_the_same_text(tmp_path, monkeypatch):
     monkeypatch.setattr(graph, "REFERENCE", tmp_path / "graphs")
     for model in graph.COLORS:
@@ -150,6 +166,18 @@ def test_behind_a_run_are_the_other_models_own_runs_and_else_references_on_the_s
     grapher.refresh()
     assert grapher.axes.get_xlim() == (0, 4)
     assert labels(grapher.axes)[2:] == ["stirnn (reference)", "nprnn"] and len(grapher.axes.lines) == 5
+
+
+def test_a_damaged_file_of_another_run_is_not_behind_a_run_and_a_damaged_reference_names_no_settings(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "REFERENCE", tmp_path / "graphs")
+    write_run(tmp_path / "graphs" / "tanh.1.csv", "tanh")
+    write_run(tmp_path / "nprnn.csv", "nprnn", seq_size=50)
+    for path in tmp_path / "tanh.csv", tmp_path / "graphs" / "nprnn.1.csv":
+        path.write_text("damaged")
+    grapher = Grapher(write_run(tmp_path / "relu.csv"))
+    grapher.refresh()
+    assert labels(grapher.axes)[2:] == ["tanh (reference)", "nprnn"]
 
 
 def spiky(epoch):
@@ -255,6 +283,17 @@ def test_the_window_opens_once_and_not_before_there_is_a_first_curve(tmp_path, m
     grapher.draw()
     grapher.draw()
     assert opened == [tmp_path / "relu.csv"] and len(warnings) == 1
+
+
+def test_a_window_that_cannot_be_opened_is_told_of_once_and_the_plot_is_drawn_on(tmp_path, monkeypatch):
+    def open_window(csv):
+        raise OSError("no more processes")
+    warnings = []
+    monkeypatch.setattr(graph, "open_window", open_window)
+    grapher = Grapher(write_run(tmp_path / "relu.csv"), True, warnings.append)
+    for _ in range(3):
+        grapher.draw()
+    assert warnings == [f"cannot draw {tmp_path / 'relu.png'}: no more processes"]
 
 
 @linux
@@ -459,6 +498,35 @@ def test_a_window_shows_new_losses_within_seconds_and_draws_for_3_percent_of_the
     assert 0.2 / 0.035 < max(np.diff(drawn)) < 8 and len(drawn) > 10
 
 
+def test_a_window_misses_no_losses_that_are_written_while_it_draws_and_outlives_a_damaged_file(tmp_path, monkeypatch):
+    from matplotlib import pyplot
+    csv, clock, follow, drawn = write_run(tmp_path / "relu.csv"), [1000.0], [], []
+    plain = Grapher.refresh
+
+    def refresh(grapher):
+        plain(grapher)
+        drawn.append(grapher.train.get_xdata()[-1])
+        if len(drawn) == 1:
+            write_run(csv, epochs=5)
+            os.utime(csv, ns=(0, 1))
+
+    def show():
+        for content in None, "damaged":
+            if content:
+                csv.write_text(content)
+            clock[0] += 1000
+            follow[0]()
+    monkeypatch.setattr(graph, "figure_in_window", pyplot.figure)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(pyplot, "show", show)
+    monkeypatch.setattr(TimerBase, "add_callback", lambda timer, function: follow.append(function))
+    monkeypatch.setattr(Grapher, "refresh", refresh)
+    monkeypatch.setattr(graph.time, "monotonic", lambda: clock[0])
+    graph.watch(csv)
+    pyplot.close("all")
+    assert drawn == [4, 5]
+
+
 @linux  # elsewhere a window needs no DISPLAY
 @pytest.mark.parametrize("environment, why", [({"MPLBACKEND": "Agg"}, "MPLBACKEND=Agg"), ({}, ":987"),
                                               ({"MPLBACKEND": ""}, ":987"),
@@ -585,6 +653,15 @@ def test_the_table_tells_of_a_run_that_was_stopped_what_it_was_at_its_last_valid
     assert errors == f"{new} is left out: it has not been validated in training yet\n"
 
 
+def test_the_table_ends_with_the_last_validation_where_that_is_an_early_one_too(compare, tmp_path):
+    tables = []
+    for epochs in 0.3, 0.8:
+        path = write_run(tmp_path / "relu.csv", epochs=epochs)
+        path.write_text(re.sub(r"(?m)^(300,.*),,,6$", r"\1,3.5,,6", path.read_text()))
+        tables.append(compare(path)[1])
+    assert tables[0] == tables[1] and tables[0][0]["epochs"] == "0.3"
+
+
 def test_losses_that_have_exploded_and_a_round_perplexity_fit_the_table_and_the_plot(compare, tmp_path):
     csv = write_run(tmp_path / "relu.csv", loss=lambda epoch: 1.0234e10 if epoch > 3 else 2)
     for final, perplexity in ("1000", "1.014e+304"), ("1.435085", "4.200"):  # the first is beyond all numbers: e^700
@@ -631,6 +708,13 @@ def test_own_runs_stand_out_from_references_which_end_with_the_longest_of_them(c
         assert labels(axes) == names and axes.get_xlim() == (0, 5)
         assert all(line.get_alpha() in (None, 1) for line in own) and all(line.get_alpha() < 0.6 for line in references)
         assert min(line.get_linewidth() for line in own) > max(line.get_linewidth() for line in references)
+
+
+def test_an_own_run_and_the_reference_of_its_model_have_one_colour(compare, tmp_path):
+    for path in tmp_path / "runs" / "relu.csv", tmp_path / "graphs" / "relu.1.csv":
+        write_run(path)
+    for axes in compare()[3:]:
+        assert [line.get_color() for line in axes.lines] == [graph.COLORS["relu"]] * 2
 
 
 def test_settings_that_are_not_the_references_are_named(compare, tmp_path):
@@ -705,6 +789,12 @@ def test_the_best_loss_of_runs_that_overfit_is_their_lowest_and_not_their_last_w
     assert (row["best"], row["validation"]) == ("1.450", "1.600±0.050")
 
 
+def test_the_best_loss_of_several_runs_is_the_mean_of_theirs(compare, tmp_path):
+    files = [write_run(tmp_path / f"{seed}.csv", seed=seed, loss=lambda epoch, to=to: falling(epoch, to))
+             for seed, to in enumerate([1.4, 1.6])]
+    assert compare(*files)[1][0]["best"] == f"{falling(4, 1.5) + 0.05:.3f}"
+
+
 def test_a_pause_changes_neither_the_minutes_nor_the_speed_of_the_table(compare, tmp_path):
     run = write_run(tmp_path / "relu.csv", epochs=5)
     _, (before,), *_ = compare(run)
@@ -713,6 +803,13 @@ def test_a_pause_changes_neither_the_minutes_nor_the_speed_of_the_table(compare,
     run.write_text("".join([*lines, ",".join([*cells[:-1], "7200"]) + "\n"]))  # the computer slept for two hours
     _, (after,), *_ = compare(run)
     assert after == before
+
+
+def test_the_speed_of_a_run_of_two_epochs_is_that_of_its_median_epoch():
+    columns = {"epoch": [0, 0.5, 1, 1.5, 2], "iteration": [0, 50, 100, 150, 200], "seconds": [0, 1, 2, 3, 6]}
+    columns = {name: np.array(values) for name, values in columns.items()}
+    assert graph.updates_per_second(columns) == pytest.approx((50 + 25) / 2)
+    assert graph.updates_per_second({name: values[:4] for name, values in columns.items()}) == 50
 
 
 def test_compare_leaves_out_files_that_are_not_whole_and_says_why(compare, tmp_path):

@@ -278,7 +278,7 @@ def test_no_speed_is_told_of_the_first_updates_which_are_slow_as_a_process_start
     assert "-:--:-- left" in told[0] and "char/s" not in told[0] and told[-1].endswith(" char/s")
 
 
-@pytest.mark.parametrize("words", [[], ["--epochs", 1]])
+@pytest.mark.parametrize("words", [[], ["--epochs", 1], ["--quiet"]])
 def test_resuming_a_run_that_has_so_many_epochs_behind_it_says_so_and_changes_nothing(words, short, tmp_path, capsys):
     train(relu, *TINY, "--train", short, "--out", tmp_path, "--epochs", 2)
     before = files(tmp_path)
@@ -295,6 +295,14 @@ def test_a_resumed_run_that_is_stopped_again_before_it_validates_keeps_the_valid
     at_update(relu, 1, lambda: signal.raise_signal(signal.SIGTERM))
     train(relu, *RESUME, stopped, status=143)
     assert saved(stopped / "relu.npz")["validation_loss"] == before > 0
+
+
+def test_a_resumed_run_that_is_stopped_before_its_first_update_says_where_it_stands_and_how_to_go_on(
+        stopped, monkeypatch, capsys):
+    begun = iteration(stopped)
+    monkeypatch.setattr(relu, "Grapher", lambda *_: signal.raise_signal(signal.SIGTERM) or mock.Mock())
+    train(relu, *RESUME, stopped, status=143)
+    assert f"Stopped after iteration {begun:,} of {EPOCHS * PER_EPOCH:,}. Go on with: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", sorted(stirnn.SETTINGS.keys() - {"epochs", "learning_rate"}))
@@ -401,6 +409,18 @@ def test_an_earlier_run_that_ended_before_its_first_checkpoint_is_kept_too_and_n
     train(relu, *words)
     assert f"is kept in {tmp_path / '2'} (" in capsys.readouterr().out
     assert (tmp_path / "1" / "relu.csv").read_bytes() == losses
+
+
+@pytest.mark.parametrize("rows, kept", [(1, False), (2, True)])
+def test_an_earlier_run_of_a_single_row_after_its_first_update_is_kept_and_one_without_any_is_not(
+        rows, kept, text, tmp_path):
+    words = [*TINY, "--epochs", 1, "--train", text, "--out", tmp_path]
+    train(relu, *words)
+    (tmp_path / "relu.npz").unlink()
+    about, names, *lines = (tmp_path / "relu.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "relu.csv").write_text("".join([about, names, *lines[:rows]]))
+    train(relu, *words)
+    assert (tmp_path / "1" / "relu.csv").exists() == kept
 
 
 @pytest.mark.parametrize("suffix", ["npz", "csv", "txt", "png"])
@@ -537,6 +557,20 @@ def test_a_warning_does_not_stand_behind_the_progress_line(run, monkeypatch, cap
     output, errors = capsys.readouterr()
     assert output.startswith("\repoch ") and output.endswith("\n") and output.count("\n") == 1
     assert errors == "something is wrong\nand something else\n"
+
+
+def test_a_line_that_a_run_prints_does_not_stand_behind_the_progress_line(run, monkeypatch, capsys):
+    monkeypatch.setattr(util, "on_terminal", lambda: True)
+    run.show_progress()
+    run.say("Done.")
+    assert re.fullmatch(r"\repoch .*\nDone\.\n", capsys.readouterr().out)
+
+
+def test_a_line_that_ends_the_program_does_not_stand_behind_the_progress_line(run, monkeypatch, capsys):
+    monkeypatch.setattr(util, "on_terminal", lambda: True)
+    run.show_progress()
+    refusal(run.note, math.nan, status=1)
+    assert capsys.readouterr().out.endswith("\n")
 
 
 # Without texts of one's own --------------------------------------------------------------------------------------
@@ -764,6 +798,27 @@ def test_a_file_that_another_program_reads_is_replaced_when_it_has_been_read(tmp
     assert (tmp_path / "file").read_bytes() == b"x" and len(refused) == 2
 
 
+def test_a_file_that_another_program_reads_for_a_second_is_waited_for_and_no_other_failure_is(tmp_path, monkeypatch):
+    plain, clock = os.replace, [0.0]
+
+    def sleep(seconds):
+        clock[0] += seconds
+
+    def replace(source, target):  # as on Windows
+        if clock[0] < 1:
+            raise PermissionError(13, "it is being used by another process")
+        plain(source, target)
+    monkeypatch.setattr(util.time, "sleep", sleep)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        util.write_file(tmp_path / "file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"x" and clock[0] < 3
+    clock[0] = 0.0
+    with mock.patch.object(os, "replace", side_effect=OSError(28, "No space left on device")), pytest.raises(OSError):
+        util.write_file(tmp_path / "file", b"y")
+    assert clock[0] == 0
+
+
 def test_two_programs_may_write_files_of_one_run_at_the_same_time(tmp_path, monkeypatch):
     plain = os.replace
 
@@ -833,6 +888,7 @@ DAMAGE = {  # what the line says, and the content of the file or what is changed
     "an accumulator is infinite": ("caches/Why", {"caches/Why": lambda array: infected(array, np.inf)}),
     "a loss is not a number": ("losses", {"losses": lambda array: infected(array, np.nan)}),
     "a generator is missing": ("generator", {"rngs": []}),
+    "the settings are missing": ("NoneType", {"settings": None}),
 }
 
 
@@ -926,11 +982,25 @@ def test_a_run_that_diverges_stops_and_its_checkpoint_goes_on_with_a_lower_rate(
     assert saved(stopped / "relu.npz")["validation_loss"] < 10
 
 
+def test_the_advice_after_a_divergence_names_every_text_that_was_given_and_the_epochs(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    words = "--epochs", EPOCHS, "--train", text, "--val", shutil.copy(text, tmp_path / "val.txt")
+    run = util.Run("relu", parse(relu, *TINY, *words, "--out", tmp_path))
+    run.checkpoint.touch()
+    given = util.JOIN([*map(str, words), "--out", str(tmp_path)])
+    assert refusal(run.note, math.nan, status=1).endswith(f" {given}\n")
+
+
 @pytest.mark.parametrize("rate", ["1e38", "1e300"])
 def test_a_run_that_diverges_before_its_first_checkpoint_says_to_start_again_with_a_lower_rate(rate, text, tmp_path):
     line = refusal(train, nprnn, *TINY, "--train", text, "--out", tmp_path, "--learning-rate", rate, status=1)
     assert re.search(r": the loss is .* iteration 2; nothing was saved; start again with a lower --learn", line)
     assert not (tmp_path / "nprnn.npz").exists()
+
+
+def test_a_run_that_diverges_tells_of_it_in_one_line_without_numpys_warnings(text, tmp_path):
+    _, errors = do("relu", *TINY, "--train", text, "--out", tmp_path, "--learning-rate", 1e30, status=1)
+    assert errors.startswith("relu.py: the loss is not finite") and errors.count("\n") == 1
 
 
 def test_a_diverged_network_whose_loss_stays_finite_does_not_replace_the_last_good_one(text, tmp_path, capsys):
@@ -944,6 +1014,17 @@ def test_a_diverged_network_whose_loss_stays_finite_does_not_replace_the_last_go
     trained = re.findall(r"^epoch .*  train (\S+)  ", capsys.readouterr().out, flags=re.MULTILINE)
     assert float(trained[-1]) > 1e4 and "e+" in trained[-1]
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["weights", "caches", "best_weights", "states"])
+def test_a_state_with_a_number_that_is_not_finite_anywhere_is_not_saved(name, run):
+    run.losses.append(4.0)
+    run.states = np.zeros((2, 5, 16), np.float32)
+    run.weights, run.caches, run.best_weights = ({"by": np.zeros(9, np.float32)} for _ in range(3))
+    assert run.snapshot()
+    array = run.states if name == "states" else getattr(run, name)["by"]
+    array.flat[-1] = np.inf
+    assert run.snapshot() is None
 
 
 def test_divergence_in_the_last_update_of_an_epoch_is_told_too(short, tmp_path):
