@@ -359,7 +359,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", default="runs", metavar="DIR", type=Path, help="folder to draw into (default runs)")
     parser.add_argument("--no-window", action="store_true", help="only draw the files")
     parser.add_argument("--watch", metavar="CSV", type=Path, help="show one run in a window that follows it")
-    parser.error = fail
+    parser.error = lambda message: fail(f"{message}; --help lists all options")
     set_up_console()
     arguments = parser.parse_args()
     set_up_matplotlib()

@@ -41,7 +41,7 @@ def main(description, figures, options):
     parser.add_argument("--redraw", action="store_true", help="measure nothing: draw from the file in graphs/ alone")
     if others:
         parser.add_argument("--on-text", action="store_true", help="show it on a passage of text")
-    parser.error = util.fail
+    parser.error = lambda message: util.fail(f"{message}; --help lists all options")
     options = parser.parse_args()
     util.set_up_matplotlib()
     from matplotlib.figure import Figure

@@ -550,7 +550,7 @@ def test_a_display_that_is_not_there_leaves_the_png_file_and_a_line(tmp_path):
 
 def test_a_word_that_is_no_option_is_told_in_a_line():
     output, errors = end(start([ROOT / "graph.py", "--wach", "relu.csv"], env=NO_DISPLAY), 2)
-    assert (output, errors) == ("", "graph.py: unrecognized arguments: --wach\n")
+    assert (output, errors) == ("", "graph.py: unrecognized arguments: --wach; --help lists all options\n")
 
 
 def test_what_is_not_there_cannot_be_watched(tmp_path):
