@@ -253,7 +253,7 @@ def call_what_comes(connection, memory):
 
 
 def send(connection, memory, message):
-    """Send a message, its arrays by the shared memory: through the connection they took a ninth of an update."""
+    """Send a message, contiguous arrays by the shared memory: through the connection they took a ninth of an update."""
     arrays, places, start = [], [], 0
     pickled = pickle.dumps(message, 5, buffer_callback=arrays.append)
     for array in map(pickle.PickleBuffer.raw, arrays):

@@ -18,12 +18,12 @@ import util
 from helpers import each_model, of
 
 
-def network(model, V, H, D, dtype=np.float64):
+def network(model, V, H, D):
     """Return weights that are all random, biases and output weights too, whatever a model starts with."""
     rng = np.random.default_rng(0)
-    weights = of(model, "init_weights")(V, H, D, rng, dtype=dtype)
+    weights = of(model, "init_weights")(V, H, D, rng, dtype=np.float64)
     for array in weights.values():
-        array += rng.normal(0, 0.3, array.shape).astype(dtype)
+        array += rng.normal(0, 0.3, array.shape)
     return weights
 
 
@@ -65,12 +65,13 @@ def test_the_identity_hands_a_state_on_unchanged():
     assert np.array_equal(hs[0], np.broadcast_to(states[0], (51, 3, 16)))
 
 
-def test_np_rnns_recurrent_matrix_is_symmetric_positive_definite_and_its_largest_eigenvalue_is_1():
-    weights = nprnn.init_weights(65, 64, 3, np.random.default_rng(0), np.float64)
-    for d in range(3):
-        eigenvalues = np.linalg.eigvalsh(weights[f"Whh{d}"])
-        assert np.array_equal(weights[f"Whh{d}"], weights[f"Whh{d}"].T)
-        assert eigenvalues[0] > 0 and eigenvalues[-1] == pytest.approx(1, abs=1e-12)
+def test_np_rnns_recurrent_matrix_is_symmetric_with_a_wishart_matrixs_eigenvalues_plus_1_over_the_largest_of_them():
+    weights = nprnn.init_weights(65, 256, 2, np.random.default_rng(0), np.float64)
+    for Whh in weights["Whh0"], weights["Whh1"]:
+        eigenvalues = np.linalg.eigvalsh(Whh)
+        assert np.array_equal(Whh, Whh.T) and eigenvalues[-1] == pytest.approx(1, abs=1e-12)
+        assert eigenvalues[0] == pytest.approx(1 / 5, rel=0.03)  # a Wishart matrix's reach from 0 to 4,
+        assert eigenvalues.mean() == pytest.approx(2 / 5, rel=0.03)  # and their mean is 1
     assert not np.array_equal(weights["Whh0"], weights["Whh1"])
 
 
@@ -93,7 +94,7 @@ def test_forward_is_the_equations_of_the_docstring(model):
         assert np.allclose(logits[3 * t:3 * t + 3], x @ weights["Why"] + weights["by"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("rate", [0.0, 0.1])
 def test_dropout_zeroes_its_share_of_the_units_independently_and_keeps_the_mean(rate):
     masks = relu.dropout_masks((3, 100, 10, 256), rate, np.random.default_rng(0))
     assert masks.dtype == np.float32 and len(np.unique(masks)) == (1 if rate == 0 else 2)
@@ -149,8 +150,7 @@ def test_all_gradients_together_longer_than_the_clip_norm_count_as_that_long(len
         assert np.allclose(clipped[name], expected[name], rtol=1e-6)
 
 
-@pytest.mark.parametrize("length", [2, 11, 12, 250, 1001])
-@pytest.mark.parametrize("streams", [1, 10])
+@pytest.mark.parametrize("length, streams", [(2, 1), (12, 10), (250, 1), (2345, 10)])
 def test_the_validation_loss_is_the_mean_over_every_character_but_the_first(length, streams):
     weights = network(tanh, 6, 8, 2)
     text = np.random.default_rng(0).integers(0, 6, length).astype(np.uint8)
@@ -178,7 +178,7 @@ def draw(weights, length, temperature, rng, prime=""):
     return "".join(tanh.sample(weights, "\nabc", length, temperature, rng, prime))
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_sampling_follows_the_softmax_at_the_given_temperature(temperature):
     rng, weights = np.random.default_rng(0), network(tanh, 4, 8, 2)
     weights["by"] += [1.0, 0.0, -1.0, 0.5]
@@ -190,17 +190,10 @@ def test_sampling_follows_the_softmax_at_the_given_temperature(temperature):
     assert chi_squared < 16.27  # 3 degrees of freedom: exceeded once in a thousand by the right distribution
 
 
-def test_a_temperature_near_0_is_greedy_and_a_seed_repeats_the_sample():
-    weights = network(tanh, 4, 8, 2)
-    assert len({draw(weights, 20, 1e-300, np.random.default_rng(seed)) for seed in range(5)}) == 1
-    assert len({draw(weights, 20, 1.0, np.random.default_rng(7)) for _ in range(2)}) == 1
-    assert len({draw(weights, 20, 1.0, np.random.default_rng(seed)) for seed in range(5)}) == 5
-
-
-def test_a_sample_goes_on_from_all_of_its_prime_and_every_character_drawn():
-    weights = network(tanh, 4, 8, 2)
-    text = "abcabca"
-    drawn = draw(weights, 10, 1e-6, np.random.default_rng(0), text)
+def test_near_a_temperature_of_0_the_likeliest_character_after_all_of_the_prime_and_of_the_sample_so_far_is_drawn():
+    weights, text = network(tanh, 4, 8, 2), "abcabca"
+    weights |= {name: 1e-9 * weights[name] for name in ("Why", "by")}  # it is likelier by next to nothing
+    drawn = draw(weights, 10, 1e-300, np.random.default_rng(0), text)
     for character in drawn:
         indices = util.encode(text, "\nabc")
         logits, _, _ = tanh.forward(weights, util.one_hot(indices[:, None], 4, np.float64), np.zeros((2, 1, 8)))
@@ -222,9 +215,3 @@ def test_a_sample_remembers_the_first_character_of_a_long_prime():
     for first, expected in ("a", "c"), ("b", "b"):
         prime = first + "b" * 2000
         assert "".join(relu.sample(weights, "\nabc", 1, 1e-6, np.random.default_rng(0), prime)) == expected
-
-
-def test_np_rnns_eigenvalues_are_those_of_a_wishart_matrix_plus_the_identity_over_the_largest():
-    eigenvalues = np.linalg.eigvalsh(nprnn.init_weights(65, 256, 1, np.random.default_rng(0), np.float64)["Whh0"])
-    assert eigenvalues[0] == pytest.approx(1 / 5, rel=0.03)  # those of A reach from 0 to 4, and their mean is 1
-    assert eigenvalues.mean() == pytest.approx(2 / 5, rel=0.03)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from unittest import mock
 
 import matplotlib.figure
 import matplotlib.image
@@ -227,7 +228,7 @@ def test_a_run_that_has_just_begun_shows_all_of_its_fall_each_point_of_it(epochs
     assert grapher.train.get_marker() == "." or len(grapher.train.get_xdata()) != 1
 
 
-@pytest.mark.parametrize("epochs", [0, 0.1, 0.2, 0.5, 1, 3])
+@pytest.mark.parametrize("epochs", [0, 0.5, 3])
 @pytest.mark.parametrize("loss", [falling, lambda epoch: 3 + epoch], ids=["falling", "rising"])
 def test_the_latest_losses_are_always_in_view(epochs, loss, tmp_path):
     grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=epochs, loss=loss))
@@ -291,9 +292,11 @@ def test_a_window_that_cannot_be_opened_is_told_of_once_and_the_plot_is_drawn_on
     warnings = []
     monkeypatch.setattr(graph, "open_window", open_window)
     grapher = Grapher(write_run(tmp_path / "relu.csv"), True, warnings.append)
-    for _ in range(3):
+    for epochs in 4, 5, 6:
+        write_run(tmp_path / "relu.csv", epochs=epochs)
         grapher.draw()
     assert warnings == [f"cannot draw {tmp_path / 'relu.png'}: no more processes"]
+    assert grapher.train.get_xdata()[-1] == 6
 
 
 @linux
@@ -399,10 +402,9 @@ def test_new_losses_are_seen_in_a_window_that_nobody_touches(screen, tmp_path):
         time.sleep(1)
         return (picture(tmp_path) == before).all()
     wait_until(at_rest)
-    for epochs in 3, 4:
-        before = picture(tmp_path)
-        write_run(tmp_path / "relu.csv", epochs=epochs)
-        wait_until(lambda before=before: (picture(tmp_path) != before).any())
+    before = picture(tmp_path)
+    write_run(tmp_path / "relu.csv", epochs=4)
+    wait_until(lambda: (picture(tmp_path) != before).any())
 
 
 def test_a_comparison_opens_both_its_figures_and_says_that_they_are_waited_for(screen, tmp_path):
@@ -450,93 +452,91 @@ def test_a_window_stays_open_where_it_cannot_note_that_it_is_the_newest(screen, 
     assert window.poll() is None and windows(screen[0])
 
 
-@pytest.mark.parametrize("newer", [None, "1"])
-def test_a_window_that_closes_leaves_no_file_behind_unless_it_is_of_a_newer_one(newer, tmp_path, monkeypatch):
-    from matplotlib import pyplot
-    note = tmp_path / "relu.window"
-    write_run(tmp_path / "relu.csv")
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """Return a function that watches relu.csv in this process; an action takes the place of the window's main loop.
 
-    def show():
+    It is called with the function that the window's timer calls, and with a clock.
+    """
+    from matplotlib import pyplot
+    follow, clock = [], [1000.0]
+    monkeypatch.setattr(graph, "figure_in_window", pyplot.figure)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(TimerBase, "add_callback", lambda timer, function: follow.append(function))
+    monkeypatch.setattr(graph.time, "monotonic", lambda: clock[0])
+
+    def watch(action):
+        monkeypatch.setattr(pyplot, "show", lambda: action(follow[0], clock))
+        graph.watch(write_run(tmp_path / "relu.csv"))
+        pyplot.close("all")
+    return watch
+
+
+@pytest.mark.parametrize("newer", [None, "1"])
+def test_a_window_that_closes_leaves_no_file_behind_unless_it_is_of_a_newer_one(newer, watched, tmp_path):
+    note = tmp_path / "relu.window"
+
+    def show(follow, clock):
         assert note.read_text() == str(os.getpid())
         if newer:
             note.write_text(newer)
-    monkeypatch.setattr(graph, "figure_in_window", pyplot.figure)
-    monkeypatch.setattr(os, "dup2", lambda *_: None)
-    monkeypatch.setattr(pyplot, "show", show)
-    graph.watch(tmp_path / "relu.csv")
-    pyplot.close("all")
+    watched(show)
     assert note.exists() == (newer is not None)
 
 
-def test_a_window_shows_new_losses_within_seconds_and_draws_for_3_percent_of_the_time_at_most(tmp_path, monkeypatch):
-    from matplotlib import pyplot
-    csv, clock, follow, drawn = write_run(tmp_path / "relu.csv"), [1000.0], [], []
+def test_a_window_shows_new_losses_within_seconds_and_draws_for_3_percent_of_the_time_at_most(
+        watched, tmp_path, monkeypatch):
+    drawn = []
 
-    def refresh(grapher):
-        clock[0] += 0.2
-        drawn.append(clock[0])
-
-    def show():
-        for seconds in [1] * 100:
-            clock[0] += seconds
-            write_run(csv, epochs=len(drawn) + 1)
-            os.utime(csv, ns=(0, int(clock[0] * 1e9)))
-            follow[0]()
-        before = len(drawn)
-        for _ in range(30):  # nothing is new any more
+    def show(follow, clock):
+        def refresh(grapher):
+            clock[0] += 0.2
+            drawn.append(clock[0])
+        monkeypatch.setattr(Grapher, "refresh", refresh)
+        for second in range(130):
             clock[0] += 1
-            follow[0]()
+            if second < 100:  # later nothing is new any more
+                os.utime(write_run(tmp_path / "relu.csv"), ns=(0, int(clock[0] * 1e9)))
+                before = len(drawn)
+            follow()
         assert len(drawn) <= before + 1
-    monkeypatch.setattr(graph, "figure_in_window", pyplot.figure)
-    monkeypatch.setattr(os, "dup2", lambda *_: None)
-    monkeypatch.setattr(pyplot, "show", show)
-    monkeypatch.setattr(TimerBase, "add_callback", lambda timer, function: follow.append(function))
-    monkeypatch.setattr(Grapher, "refresh", refresh)
-    monkeypatch.setattr(graph.time, "monotonic", lambda: clock[0])
-    graph.watch(csv)
-    pyplot.close("all")
+    watched(show)
     assert 0.2 / 0.035 < max(np.diff(drawn)) < 8 and len(drawn) > 10
 
 
-def test_a_window_misses_no_losses_that_are_written_while_it_draws_and_outlives_a_damaged_file(tmp_path, monkeypatch):
-    from matplotlib import pyplot
-    csv, clock, follow, drawn = write_run(tmp_path / "relu.csv"), [1000.0], [], []
-    plain = Grapher.refresh
+def test_a_window_misses_no_losses_that_are_written_while_it_draws_and_outlives_a_damaged_file(
+        watched, tmp_path, monkeypatch):
+    csv, drawn, plain = tmp_path / "relu.csv", [], Grapher.refresh
 
     def refresh(grapher):
         plain(grapher)
         drawn.append(grapher.train.get_xdata()[-1])
         if len(drawn) == 1:
-            write_run(csv, epochs=5)
-            os.utime(csv, ns=(0, 1))
+            os.utime(write_run(csv, epochs=5), ns=(0, 1))
 
-    def show():
+    def show(follow, clock):
         for content in None, "damaged":
             if content:
                 csv.write_text(content)
             clock[0] += 1000
-            follow[0]()
-    monkeypatch.setattr(graph, "figure_in_window", pyplot.figure)
-    monkeypatch.setattr(os, "dup2", lambda *_: None)
-    monkeypatch.setattr(pyplot, "show", show)
-    monkeypatch.setattr(TimerBase, "add_callback", lambda timer, function: follow.append(function))
+            follow()
     monkeypatch.setattr(Grapher, "refresh", refresh)
-    monkeypatch.setattr(graph.time, "monotonic", lambda: clock[0])
-    graph.watch(csv)
-    pyplot.close("all")
+    watched(show)
     assert drawn == [4, 5]
 
 
 @linux  # elsewhere a window needs no DISPLAY
-@pytest.mark.parametrize("environment, why", [({"MPLBACKEND": "Agg"}, "MPLBACKEND=Agg"), ({}, ":987"),
-                                              ({"MPLBACKEND": ""}, ":987"),
-                                              ({"MPLBACKEND": "svg"}, "MPLBACKEND=svg"),
-                                              ({"MPLBACKEND": "TkAgg"}, ":987")], ids=str)
-def test_why_there_is_no_window_is_told_in_a_line(environment, why, tmp_path):
+@pytest.mark.parametrize("backend", ["", "Agg", "svg", "TkAgg"])
+def test_why_there_is_no_window_is_told_in_a_line(backend, tmp_path):
     pytest.importorskip("tkinter", reason="this Python has no Tk")
-    _, errors = end(watch(write_run(tmp_path / "relu.csv"), ":987", **environment), status=1)
-    assert errors.startswith("No window: ") and why in errors and str(tmp_path / "relu.png") in errors
-    assert errors.count("\n") == 1 and "tkinter" not in errors
+    _, errors = end(watch(write_run(tmp_path / "relu.csv"), ":987", MPLBACKEND=backend), status=1)
+    why = f"MPLBACKEND={backend}, DISPLAY=:987" if backend else "DISPLAY=:987"
+    assert errors == f"No window: Matplotlib opens none with {why}. The plot is in {tmp_path / 'relu.png'}\n"
+
+
+def test_a_backend_that_is_not_installed_opens_no_window(monkeypatch):
+    monkeypatch.setattr("matplotlib.pyplot.figure", mock.Mock(side_effect=ImportError("no Qt")))
+    assert graph.figure_in_window("losses") is None
 
 
 @linux
@@ -782,17 +782,11 @@ def test_in_a_comparison_spikes_flatten_no_axis(compare, tmp_path):
     assert max(loss for epoch, loss in zip(*train.lines[0].get_data()) if epoch > 1) < 4.2
 
 
-def test_the_best_loss_of_runs_that_overfit_is_their_lowest_and_not_their_last_whose_range_is_told(compare, tmp_path):
-    files = [write_run(tmp_path / f"{rise}.csv", seed=rise, loss=lambda epoch, rise=rise: 1.4 + rise * abs(epoch - 3))
-             for rise in (0.1, 0.2)]
+def test_the_best_loss_is_the_mean_of_the_lowest_ones_and_not_of_the_last_whose_range_is_told(compare, tmp_path):
+    files = [write_run(tmp_path / f"{rise}.csv", seed=rise, loss=lambda epoch, rise=rise: rise * (9 + abs(epoch - 2)))
+             for rise in (0.1, 0.2)]  # both overfit
     _, (row,), *_ = compare(*files)
-    assert (row["best"], row["validation"]) == ("1.450", "1.600±0.050")
-
-
-def test_the_best_loss_of_several_runs_is_the_mean_of_theirs(compare, tmp_path):
-    files = [write_run(tmp_path / f"{seed}.csv", seed=seed, loss=lambda epoch, to=to: falling(epoch, to))
-             for seed, to in enumerate([1.4, 1.6])]
-    assert compare(*files)[1][0]["best"] == f"{falling(4, 1.5) + 0.05:.3f}"
+    assert (row["best"], row["validation"]) == ("1.400", "1.700±0.550")
 
 
 def test_a_pause_changes_neither_the_minutes_nor_the_speed_of_the_table(compare, tmp_path):

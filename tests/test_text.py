@@ -72,9 +72,8 @@ def test_megabytes_of_text_are_encoded_into_one_byte_per_character_with_little_r
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert indices.dtype == np.uint8 and indices.shape == (len(text),)
     assert peak < 3 * len(text)  # a list of integers alone would take 8 bytes per character, all UTF-32 at once 4
-    assert decode(indices[:40], vocabulary) == text[:40]
+    assert indices.dtype == np.uint8 and decode(indices[:20], vocabulary) == text[:20]
     assert np.array_equal(indices.reshape(-1, 20), np.broadcast_to(indices[:20], (400_000, 20)))
 
 
