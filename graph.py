@@ -194,7 +194,7 @@ class Grapher:
 
 def open_window(csv):
     """Start the process that shows a run in a window, where there is a screen."""
-    if sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+    if sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
         # in a process group of its own: Ctrl-C is for the training, not for the window
         subprocess.Popen([sys.executable, __file__, "--watch", csv], stdin=subprocess.DEVNULL,
                          stdout=subprocess.DEVNULL, start_new_session=True,
@@ -327,8 +327,9 @@ def compare(files, out, window):
         except (OSError, ValueError) as error:
             warn(f"{path} is left out: {reason(error)}")
             status = 2
-    if not files:  # of the references those on the text of the first run
-        runs = [run for run in runs if not is_reference(run[0]) or run[1]["sha256"] == runs[0][1]["sha256"]]
+    texts = {about["sha256"] for path, about, _ in runs if not is_reference(path)}
+    if texts and not files:  # of the references those on a text of one's own runs
+        runs = [run for run in runs if run[1]["sha256"] in texts]
     if not runs:
         fail("There is nothing to draw; the losses of python relu.py are in runs/relu.csv")
     if len({about["sha256"] for _, about, _ in runs}) > 1:

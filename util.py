@@ -38,7 +38,7 @@ SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2d
 VALIDATION = slice(398254, 488961)  # the original's split of tinyshakespeare; training text is all the rest
 COLUMNS = "iteration", "epoch", "train_loss", "validation_loss", "penalty", "seconds"
 VERSION = 2  # of checkpoints and files of losses
-LAST_LOSSES = 100  # updates that the training loss shown is the mean of
+LAST_LOSSES = 100  # updates that the training loss shown is the mean of; fewer where epochs are short
 ENOUGH = 250  # updates; a run of fewer is told to be very short
 EARLY = 100, 300  # iterations of the first epoch with a validation and a sample, besides 0 and the end of every epoch
 JOIN = subprocess.list2cmdline if os.name == "nt" else shlex.join  # words to what is typed, in the Command Prompt too
@@ -153,7 +153,8 @@ def default_texts():
         why = reason(error)
     except (http.client.HTTPException, ValueError) as error:
         why = f"the transfer broke off ({type(error).__name__})"
-    warn(f"Shakespeare was not downloaded: {why}. Training on the project's play, data/play.txt")
+    warn(f"Shakespeare was not downloaded: {why}. Training on the project's play, data/play.txt; "
+         "the next run tries again")
     return PLAY, None
 
 
@@ -182,7 +183,7 @@ def load_text(options, on_play=False):
             warn(f"{held_out} is part of {path}: its loss says nothing about any other text")
     if size < needed:
         fail(f"{path} has {size:,} characters; batches of {options.batch_size} x {options.seq_size} steps "
-             f"need at least {needed:,}")
+             f"need at least {needed:,}: give a longer text, or smaller --batch-size and --seq-size")
     vocabulary = "".join(sorted(set(train) | set(validation)))
     return Text(encode(train, vocabulary), encode(validation, vocabulary), vocabulary, Path(path),
                 hashlib.sha256(f"{train}\0{validation}".encode()).hexdigest())
@@ -508,7 +509,8 @@ def load_network(model, folder=None, quiet=False):
         if meta["best_epoch"] == 0:
             warn("It has learned nothing yet")
         if "rngs" not in meta:
-            warn(f"It comes with the project, trained on {meta['text_name']}.\nTo train your own: python {model}.py")
+            warn(f"It comes with the project, trained on {meta['text_name']}.")
+            warn(f"To train your own: {command(model, 'runs')}")
         if folder is None and path.parent == DATA:
             if Path("runs", f"{model}.csv").exists():
                 warn("Your run in runs has not saved one yet: it does so after an epoch at the latest")
@@ -546,7 +548,8 @@ def write_file(path, content, durable=False):
 def command(model, out, *words):
     """Return the command line of a script with those words and, where it is not the default, the output folder."""
     place = [] if str(out) == "runs" else ["--out", str(out)]
-    return JOIN(["python", f"{model}.py", *words, *place])
+    script = Path(f"{model}.py")  # where the user is, or where this file is
+    return JOIN(["python", str(script if script.exists() else Path(__file__).with_name(script.name)), *words, *place])
 
 
 # A run -----------------------------------------------------------------------------------------------------------
@@ -639,8 +642,8 @@ class Run:
             setattr(options, name, options.given.get(name, meta[name]))
         self.text = text = load_text(options, on_play=meta["text_name"] == PLAY.name)
         if text.sha256 != meta["sha256"]:
-            fail(f"the saved run's text is {meta['text_name']} with SHA-256 {meta['sha256'][:12]}...; "
-                 f"{text.path.name} has {text.sha256[:12]}...: give the run's own text with --train and --val")
+            fail(f"the saved run's text is {meta['text_name']} with SHA-256 {meta['sha256'][:12]}... (and what it "
+                 f"validates on); {text.path.name} has {text.sha256[:12]}...: give its own with --train and --val")
         self.weights, self.caches, self.states = part(arrays, "weights"), part(arrays, "caches"), arrays["states"]
         self.best_weights, self.best_loss, self.best_epoch = part(arrays, "best"), meta["best_loss"], meta["best_epoch"]
         self.iteration = self.first_iteration = meta["iteration"]
@@ -693,6 +696,11 @@ class Run:
         """Return whether this is the end of an epoch, or an early moment worth a look."""
         return self.iteration % self.per_epoch == 0 or self.iteration in EARLY and self.iteration < self.per_epoch
 
+    def train_loss(self):
+        """Return the mean loss of the last tenth of an epoch, of 10 to 100 updates; NaN before the first update."""
+        last = min(LAST_LOSSES, max(10, self.per_epoch // 10))
+        return np.mean(list(self.losses)[-last:]) if self.losses else math.nan
+
     def note(self, loss, penalty=math.nan):
         """Record an update: its loss, which shows that the state before was sound, and now and then a row."""
         self.iteration += 1
@@ -738,9 +746,8 @@ class Run:
 
     def add_row(self, validation_loss=math.nan):
         """Add a row to the CSV file and write it: settings as a line of JSON, names of columns, rows."""
-        train_loss = np.mean(self.losses) if self.losses else math.nan
-        self.history.append([self.iteration, self.iteration / self.per_epoch, train_loss, validation_loss, self.penalty,
-                             time.monotonic() - self.started])
+        self.history.append([self.iteration, self.iteration / self.per_epoch, self.train_loss(), validation_loss,
+                             self.penalty, time.monotonic() - self.started])
         about = {"version": VERSION, "model": self.model, "text": self.text.path.name, "sha256": self.text.sha256}
         lines = [f"# {json.dumps({**about, **self.settings})}", ",".join(COLUMNS)]
         lines += [",".join("" if math.isnan(value) else f"{value:.9g}" for value in row) for row in self.history]
@@ -827,7 +834,7 @@ class Run:
             minutes, seconds = divmod(int((self.total - self.iteration) / rate), 60)
             left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
             speed = f"  {rate * self.options.batch_size * self.options.seq_size:,.0f} char/s"
-        train = f"  train {np.mean(self.losses):#.4g}" if self.losses else ""
+        train = f"  train {self.train_loss():#.4g}" if self.losses else ""
         line = (f"epoch {self.iteration / self.per_epoch:6.2f}/{self.options.epochs}  {left} left{train}  "
                 f"validation {self.validation_loss:.3f}{speed}")
         if on_terminal():

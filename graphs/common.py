@@ -43,6 +43,9 @@ def main(description, figures, options):
         parser.add_argument("--on-text", action="store_true", help="show it on a passage of text")
     parser.error = lambda message: util.fail(f"{message}; --help lists all options")
     options = parser.parse_args()
+    for option, value in vars(options).items():
+        if options.redraw and option not in ("redraw", "on_text", "out") and value != parser.get_default(option):
+            util.fail(f"--{option} cannot be given with --redraw, which measures nothing")
     util.set_up_matplotlib()
     from matplotlib.figure import Figure
     if others and options.on_text:

@@ -1,7 +1,7 @@
 """Units of the networks that tell something: a passage of text, tinted by what each of them does while it is read.
 
     python -m graphs.neurons                              measure, and draw runs/neurons.png
-    python -m graphs.neurons --model relu --unit 2:117    any unit (layer:number), on any --text
+    python -m graphs.neurons --model relu --unit 2:168    any unit (layer:number), on any --text
     python -m graphs.neurons --redraw                     draw from graphs/neurons.csv, the published measurements
 
 After Karpathy, Johnson, Li 2015 (arXiv 1506.02078), but no unit is picked by hand. For each question below, the unit is
@@ -79,7 +79,7 @@ def passage(text):
 def measure(options):
     """Return what is said of the units, and their activations on the passage."""
     if bool(options.model) != bool(options.unit):
-        util.fail("--model and --unit go together: --model relu --unit 2:117")
+        util.fail("--model and --unit go together: --model relu --unit 2:168")
     networks = common.load_networks(options.runs)
     text = common.read_known(options.text, networks, PASSAGE if options.unit else 2 * PART + 2 * PASSAGE)
     shown = passage(text)
@@ -121,7 +121,7 @@ def the_unit(options, states):
     layer, _, unit = options.unit.partition(":")
     if not (layer.isdecimal() and unit.isdecimal() and int(layer) < layers and int(unit) < units):
         util.fail(f"--unit {options.unit} is no unit of {name}: it has layers 0 to {layers - 1} with units 0 to "
-                  f"{units - 1} each, as in --unit 2:117")
+                  f"{units - 1} each, as in --unit 2:168")
     return {"unit": {"model": name, "layer": int(layer), "unit": int(unit)}}
 
 

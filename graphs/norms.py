@@ -70,6 +70,9 @@ def measure(options):
     news = common.describe(options.text, networks)
     if not options.plain and about["text"] != news["text"]:
         util.warn(f"Beware: the network without the stabiliser has read {about['text']}, not {news['text']}")
+    if not options.plain and about["epochs"]["plain"] != news["epochs"]["stabilised"]:
+        util.warn(f"Beware: the network without the stabiliser is that of epoch {about['epochs']['plain']:.4g}, "
+                  f"the other one of epoch {news['epochs']['stabilised']:.4g}")
     return {**news, "epochs": {**about["epochs"], **news["epochs"]}}, curves
 
 

@@ -91,6 +91,8 @@ def average_reach(model, networks, inputs, targets):
 
 def measure(options):
     """Return what is said of the saved networks, and their curves; new ones are of the same sizes."""
+    if options.at != AT:
+        util.fail(f"--at goes with --on-text: --on-text --at {options.at}")
     networks, curves = common.load_networks(options.runs), {}
     for name, (weights, meta) in networks.items():
         model = common.MODELS[name]

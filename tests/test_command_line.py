@@ -220,7 +220,7 @@ def test_the_network_that_comes_with_the_project_is_taken_where_there_is_no_run_
     util.write_file(tmp_path / "data" / "relu.npz", publish.network(trained.folder / "relu.npz", "relu"))
     output, errors = run(monkeypatch, "--sample", 30, "--seed", 1)
     assert len(output) == 31 and str(tmp_path / "data") in errors
-    assert "comes with the project, trained on" in errors and "train your own: python relu.py" in errors
+    assert "comes with the project, trained on" in errors and f"your own: {util.command('relu', 'runs')}\n" in errors
     assert "loss" in run(monkeypatch, "--evaluate", trained.text)[1]
     assert "there is no saved network" in refusal(util.load_network, "relu", "elsewhere")
     assert run(monkeypatch, "--sample", 30, "--seed", 1, "--out", "data")[0] == output
@@ -415,6 +415,12 @@ def test_of_a_network_that_has_learned_nothing_yet_a_line_says_so(trained, tmp_p
     assert run(monkeypatch, "--sample", 5, "--out", tmp_path)[1].endswith("\nIt has learned nothing yet\n")
 
 
+def test_a_command_to_type_names_the_script_where_it_is(tmp_path, monkeypatch):
+    for folder, script in (ROOT, "relu.py"), (tmp_path, ROOT / "relu.py"):
+        monkeypatch.chdir(folder)
+        assert util.command("relu", "runs", "--sample") == util.JOIN(["python", str(script), "--sample"])
+
+
 def test_a_command_to_type_is_quoted_as_the_command_prompt_wants_it_on_windows(monkeypatch):
     monkeypatch.setattr(util, "JOIN", subprocess.list2cmdline)
     assert util.command("relu", PureWindowsPath("runs/1"), "--sample") == r"python relu.py --sample --out runs\1"
@@ -510,7 +516,7 @@ def test_a_text_of_exactly_the_least_length_will_do_and_a_shorter_one_will_not(o
             least = next(n for n in range(20, 2 * least + 20) if n - n // 10 >= least)
         train.write_text("a" * (least - 1))
         line = refusal(util.load_text, parse(relu, *words))
-        assert f"{least - 1:,} characters" in line and line.endswith(f" need at least {least:,}\n")
+        assert f"{least - 1:,} characters" in line and f" need at least {least:,}: " in line
         train.write_text("a" * least)
         text = util.load_text(parse(relu, *words))
         assert len(text.train) > batch_size * seq_size and len(text.validation) >= 2

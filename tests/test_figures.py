@@ -116,7 +116,7 @@ def test_the_networks_are_those_that_come_with_the_project_or_those_in_a_folder_
     assert list(own) == ["relu", "stirnn"]
     _, arrays = util.load_checkpoint(runs / "relu.npz", "relu")
     assert (own["relu"][0]["Why"] == arrays["best/Why"]).all() and own["relu"][1]["best_epoch"] != 0.5
-    assert f"python relu.py --out {project / 'empty'}" in helpers.refusal(common.load_networks, project / "empty")
+    assert f"relu.py --out {project / 'empty'}" in helpers.refusal(common.load_networks, project / "empty")
 
 
 def test_the_text_read_is_what_all_networks_know(tmp_path):
@@ -488,7 +488,9 @@ def test_without_a_network_without_the_stabiliser_its_published_norms_are_shown(
     assert about == {"text": "play.txt", "epochs": {"stabilised": epoch, "plain": 7.5}, "horizons": [20]}
     assert curves.keys() == STREAMS.keys() and curves["plain"].tolist() == STREAMS["plain"]
     assert curves["stabilised"][-1][0] == norms.STEPS
-    assert ("without the stabiliser has read other.txt, not play.txt" in capsys.readouterr().err) == own
+    errors = capsys.readouterr().err
+    assert ("without the stabiliser has read other.txt, not play.txt" in errors) == own
+    assert f"without the stabiliser is that of epoch 7.5, the other one of epoch {epoch:.4g}\n" in errors
 
 
 def test_of_the_published_text_nothing_is_told_where_both_networks_have_read_another(runs, project, capsys):
@@ -560,6 +562,15 @@ def test_a_figure_is_redrawn_from_its_published_file_alone_which_has_all_curves_
     call(name, "--redraw", "--out", "drawn")
     assert helpers.files(project / "graphs") == before
     assert helpers.files(project / "drawn").keys() == {f"{name}.png"}
+
+
+@pytest.mark.parametrize("name, words, why", [
+    ("reach_text", ["--redraw", "--at", 5], "--at cannot be given with --redraw"),
+    ("norms", ["--redraw", "--plain", "runs"], "--plain cannot be given with --redraw"),
+    ("neurons", ["--text", "a", "--redraw"], "--text cannot be given with --redraw"),
+    ("reach", ["--at", 5], "--at goes with --on-text: --on-text --at 5")])
+def test_options_of_a_figure_that_do_not_go_together_are_refused(name, words, why, project, call):
+    assert why in helpers.refusal(call, name, *words) and not (project / "runs").exists()
 
 
 def test_a_file_reads_back_as_it_was_written(tmp_path):

@@ -304,8 +304,8 @@ def test_a_window_that_cannot_be_opened_is_told_of_once_and_the_plot_is_drawn_on
 def test_a_window_is_opened_where_there_is_a_screen_of_either_kind(screens, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: opened.append(command[1:]))
-    for name in "DISPLAY", "WAYLAND_DISPLAY":
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setenv("WAYLAND_DISPLAY", "")  # an empty one is none
     for name in screens:
         monkeypatch.setenv(name, "wayland-0")
     graph.open_window(tmp_path / "relu.csv")
@@ -757,6 +757,14 @@ def test_an_own_run_on_a_text_with_the_name_of_a_reference_stands_out_too(compar
                                     write_run(tmp_path / "2.csv"))
     for axes in train, validation:
         assert labels(axes)[0] == "relu on my (reference)" and {line.get_alpha() for line in axes.lines} <= {None, 1}
+
+
+def test_references_on_the_text_of_any_own_run_are_drawn_and_no_others(compare, tmp_path):
+    for name, sha256 in ("runs/tanh.csv", "b"), ("runs/relu.csv", "a"), ("graphs/relu.1.csv", "a"):
+        write_run(tmp_path / name, Path(name).name.split(".")[0], sha256=sha256 * 64)
+    write_run(tmp_path / "graphs" / "stirnn.1.csv", "stirnn", sha256="c" * 64)
+    models = [row["model"].partition(" on ")[0] for row in compare()[1]]
+    assert models == ["tanh", "relu", "relu"]
 
 
 def test_references_alone_are_drawn_as_any_other_runs(compare, tmp_path):

@@ -509,6 +509,15 @@ def test_a_shorter_progress_line_on_a_terminal_leaves_nothing_of_the_one_before(
     assert len(short) == len(long) and short.endswith(" 1.234    ")
 
 
+@pytest.mark.parametrize("per_epoch, last", [(87, 10), (330, 33), (1024, 100)])
+def test_the_training_loss_shown_is_the_mean_of_a_tenth_of_an_epoch_but_of_10_to_100_updates(per_epoch, last, run):
+    assert math.isnan(run.train_loss())
+    run.per_epoch = per_epoch
+    for count in 5, 200:
+        run.losses.extend(range(count))
+        assert run.train_loss() == np.mean(range(count)[-last:])
+
+
 @pytest.mark.parametrize("terminal, pause", [(True, 0.2), (False, 60)], ids=["terminal", "file"])
 def test_progress_is_printed_five_times_a_second_on_a_terminal_and_every_minute_elsewhere(
         terminal, pause, run, monkeypatch, capsys):
@@ -953,9 +962,9 @@ def test_a_diverged_network_whose_loss_stays_finite_does_not_replace_the_last_go
     train(tanh, *TINY, "--epochs", 1, "--train", text, "--out", tmp_path, "--weight-decay", 0)
     before = path.read_bytes()
     words = "--epochs", 3, "--train", text  # the last checkpoint may know of neither
-    line = refusal(train, tanh, *RESUME, tmp_path, *words, "--learning-rate", 1000, "--save-every", 1, status=1)
+    line = refusal(train, tanh, *RESUME, tmp_path, *words, "--learning-rate", 10_000, "--save-every", 1, status=1)
     assert line.endswith(": the network has diverged, and its last state is not saved; go on from the last checkpoint: "
-                         f"python tanh.py --resume --learning-rate 500 --epochs 3 --train {text} --out {tmp_path}\n")
+                         f"python tanh.py --resume --learning-rate 5000 --epochs 3 --train {text} --out {tmp_path}\n")
     trained = re.findall(r"^epoch .*  train (\S+)  ", capsys.readouterr().out, flags=re.MULTILINE)
     assert float(trained[-1]) > 1e4 and "e+" in trained[-1]
     assert path.read_bytes() == before

@@ -233,7 +233,7 @@ def test_the_training_loss_is_the_mean_of_the_last_updates(run):
     losses = [update.result[0] for update in run.forward_backward]
     for row in run.rows[1:]:
         end = int(row["iteration"])
-        assert row["train_loss"] == pytest.approx(np.mean(losses[max(end - util.LAST_LOSSES, 0):end]), rel=1e-6)
+        assert row["train_loss"] == pytest.approx(np.mean(losses[max(end - PER_EPOCH // 10, 0):end]), rel=1e-6)
 
 
 def test_the_penalty_is_that_of_the_last_update_with_the_runs_beta_and_stirnns_alone(run):
