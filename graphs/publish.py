@@ -44,28 +44,35 @@ def network(path, model):
 
 
 def publish(folders):
-    """Write the project's curves and networks from the runs in folders."""
+    """Write the project's curves and networks from the runs in folders, or nothing if one of them is damaged."""
     if not any((folder / f"{model}.csv").exists() for folder in folders for model in COLORS):
         util.fail("give the folders of the runs to publish")
+    files = {}  # their content by path
     for model in COLORS:
         runs = []  # (final loss, path)
         for number, folder in enumerate(folders, start=1):
             path = folder / f"{model}.csv"
             if not path.exists():
                 continue
-            about, columns = read_csv(path)
+            try:
+                about, columns = read_csv(path)
+                samples = path.with_suffix(".txt").read_bytes()
+            except (OSError, ValueError) as error:
+                util.fail(f"nothing is published: {getattr(error, 'filename', path)}: {util.reason(error)}")
             if columns["epoch"][-1] < about["epochs"]:
                 util.say(f"{path} has not ended yet")
                 continue
             runs.append((validation(columns)[1][-1], path))
-            util.write_file(REFERENCE / f"{model}.{number}.csv", thin(path.read_text(encoding="utf-8")).encode())
+            files[REFERENCE / f"{model}.{number}.csv"] = thin(path.read_text(encoding="utf-8")).encode()
             if number == 1:
-                util.write_file(REFERENCE / f"{model}.1.txt", path.with_suffix(".txt").read_bytes())
+                files[REFERENCE / f"{model}.1.txt"] = samples
         if runs:
             _, middle = sorted(runs)[(len(runs) - 1) // 2]
-            util.write_file(util.DATA / f"{model}.npz", network(middle.with_suffix(".npz"), model))
+            files[util.DATA / f"{model}.npz"] = network(middle.with_suffix(".npz"), model)
             losses = ", ".join(f"{loss:.4f}" for loss, _ in runs)
             util.say(f"{model}: {losses}; data/{model}.npz is from {middle.parent}")
+    for path, content in files.items():
+        util.write_file(path, content)
 
 
 if __name__ == "__main__":

@@ -632,6 +632,18 @@ def test_without_a_run_to_publish_a_line_asks_for_it(tmp_path):
     assert "give the folders" in helpers.refusal(publish.publish, [tmp_path / "nothing"])
 
 
+@pytest.mark.parametrize("damaged", ["csv", "txt", "npz"])
+def test_of_runs_one_of_which_is_damaged_nothing_is_published(damaged, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "REFERENCE", tmp_path / "graphs")
+    monkeypatch.setattr(util, "DATA", tmp_path / "data")
+    for suffix in "csv", "txt", "npz":
+        shutil.copy(runs / f"stirnn.{suffix}", tmp_path)
+    path = tmp_path / f"stirnn.{damaged}"
+    path.write_bytes(path.read_bytes()[:-9]) if damaged != "txt" else path.unlink()
+    line = helpers.refusal(publish.publish, [runs, tmp_path] if damaged != "npz" else [tmp_path])
+    assert str(path) in line and not {tmp_path / "graphs", tmp_path / "data"} & set(tmp_path.iterdir())
+
+
 def test_a_published_network_is_the_best_one_in_sixteen_bits_and_nothing_else(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(util, "DATA", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
