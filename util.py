@@ -698,8 +698,8 @@ class Run:
 
     def train_loss(self):
         """Return the mean loss of the last tenth of an epoch, of 10 to 100 updates; NaN before the first update."""
-        last = min(LAST_LOSSES, max(10, self.per_epoch // 10))
-        return np.mean(list(self.losses)[-last:]) if self.losses else math.nan
+        last = list(self.losses)[-max(10, self.per_epoch // 10):]  # it holds no more than LAST_LOSSES
+        return np.mean(last) if last else math.nan
 
     def note(self, loss, penalty=math.nan):
         """Record an update: its loss, which shows that the state before was sound, and now and then a row."""

@@ -568,8 +568,9 @@ def test_a_figure_is_redrawn_from_its_published_file_alone_which_has_all_curves_
     ("reach_text", ["--redraw", "--at", 5], "--at cannot be given with --redraw"),
     ("norms", ["--redraw", "--plain", "runs"], "--plain cannot be given with --redraw"),
     ("neurons", ["--text", "a", "--redraw"], "--text cannot be given with --redraw"),
-    ("reach", ["--at", 5], "--at goes with --on-text: --on-text --at 5")])
-def test_options_of_a_figure_that_do_not_go_together_are_refused(name, words, why, project, call):
+    ("reach", ["--at", 5], "--at goes with --on-text: --on-text --at 5"),
+    ("neurons", ["--modle", "relu"], "unrecognized arguments: --modle relu; --help lists all options")])
+def test_options_of_a_figure_that_do_not_exist_or_go_together_are_refused(name, words, why, project, call):
     assert why in helpers.refusal(call, name, *words) and not (project / "runs").exists()
 
 

@@ -765,6 +765,8 @@ def test_references_on_the_text_of_any_own_run_are_drawn_and_no_others(compare, 
     write_run(tmp_path / "graphs" / "stirnn.1.csv", "stirnn", sha256="c" * 64)
     models = [row["model"].partition(" on ")[0] for row in compare()[1]]
     assert models == ["tanh", "relu", "relu"]
+    given = compare(tmp_path / "runs" / "relu.csv", tmp_path / "graphs" / "stirnn.1.csv")[1]
+    assert [row["model"].partition(" on ")[0] for row in given] == ["relu", "stirnn"]
 
 
 def test_references_alone_are_drawn_as_any_other_runs(compare, tmp_path):
