@@ -113,9 +113,10 @@ def named(result):
     return {**grads, "states": states, **{f"term {i}": np.asarray(term) for i, term in enumerate(terms)}}
 
 
-@pytest.mark.parametrize("model", [relu, stirnn])  # the others give the same terms (test_skeleton.py)
-def test_the_halves_of_the_sequences_give_what_the_whole_gives_up_to_rounding(model):
-    case = problem(model, B=5, V=65, H=200, D=2)  # halves of two sizes
+@each_model
+@pytest.mark.parametrize("batch", [1, 5])  # which has no halves, and none of one size
+def test_the_halves_of_the_sequences_give_what_the_whole_gives_up_to_rounding(model, batch):
+    case = problem(model, B=batch, V=65, H=200, D=2)
     whole, halves = named(of(model, "forward_backward")(*case)), in_halves(model, case)
     assert whole.keys() == halves.keys()
     for name, array in whole.items():
@@ -123,12 +124,13 @@ def test_the_halves_of_the_sequences_give_what_the_whole_gives_up_to_rounding(mo
         assert np.linalg.norm(halves[name] - array) <= 1e-10 * np.linalg.norm(array), name
 
 
-def test_not_a_bit_of_the_result_depends_on_the_number_of_cores(monkeypatch):
-    case = problem(stirnn, B=5, V=65, H=200, D=2)
+@each_model
+def test_not_a_bit_of_the_result_depends_on_the_number_of_cores(model, monkeypatch):
+    case = problem(model, B=5, V=65, H=200, D=2)
     results = []
     for cores in 1, 2, 64:
         monkeypatch.setattr(util, "CORES", cores)
-        results.append({name: array.tobytes() for name, array in in_halves(stirnn, case).items()})
+        results.append({name: array.tobytes() for name, array in in_halves(model, case).items()})
     assert results[0] == results[1] == results[2]
 
 

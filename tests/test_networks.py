@@ -94,7 +94,7 @@ def test_forward_is_the_equations_of_the_docstring(model):
         assert np.allclose(logits[3 * t:3 * t + 3], x @ weights["Why"] + weights["by"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
 def test_dropout_zeroes_its_share_of_the_units_independently_and_keeps_the_mean(rate):
     masks = relu.dropout_masks((3, 100, 10, 256), rate, np.random.default_rng(0))
     assert masks.dtype == np.float32 and len(np.unique(masks)) == (1 if rate == 0 else 2)
@@ -150,7 +150,8 @@ def test_all_gradients_together_longer_than_the_clip_norm_count_as_that_long(len
         assert np.allclose(clipped[name], expected[name], rtol=1e-6)
 
 
-@pytest.mark.parametrize("length, streams", [(2, 1), (12, 10), (250, 1), (2345, 10)])
+@pytest.mark.parametrize("length", [2, 11, 12, 250, 1001, 2345])
+@pytest.mark.parametrize("streams", [1, 10])
 def test_the_validation_loss_is_the_mean_over_every_character_but_the_first(length, streams):
     weights = network(tanh, 6, 8, 2)
     text = np.random.default_rng(0).integers(0, 6, length).astype(np.uint8)
@@ -178,7 +179,7 @@ def draw(weights, length, temperature, rng, prime=""):
     return "".join(tanh.sample(weights, "\nabc", length, temperature, rng, prime))
 
 
-@pytest.mark.parametrize("temperature", [0.5, 2.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_sampling_follows_the_softmax_at_the_given_temperature(temperature):
     rng, weights = np.random.default_rng(0), network(tanh, 4, 8, 2)
     weights["by"] += [1.0, 0.0, -1.0, 0.5]

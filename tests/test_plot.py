@@ -228,7 +228,7 @@ def test_a_run_that_has_just_begun_shows_all_of_its_fall_each_point_of_it(epochs
     assert grapher.train.get_marker() == "." or len(grapher.train.get_xdata()) != 1
 
 
-@pytest.mark.parametrize("epochs", [0, 0.5, 3])
+@pytest.mark.parametrize("epochs", [0, 0.1, 0.2, 0.5, 1, 3])
 @pytest.mark.parametrize("loss", [falling, lambda epoch: 3 + epoch], ids=["falling", "rising"])
 def test_the_latest_losses_are_always_in_view(epochs, loss, tmp_path):
     grapher = Grapher(write_run(tmp_path / "relu.csv", epochs=epochs, loss=loss))
