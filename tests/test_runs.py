@@ -31,6 +31,7 @@ from helpers import (ENVIRONMENT, EPOCHS, PER_EPOCH, RESUME, ROOT, TINY, assert_
                      full_disk, iteration, kill, linux, named, outcome, parse, posix, read_losses, refusal, saved,
                      train, wait_until)
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 MODELS = "relu", "stirnn"  # their loops differ; tanh and nprnn have that of relu (test_skeleton.py), and test_soak.py
 
 
@@ -700,7 +701,7 @@ def test_a_run_whose_folder_is_removed_ends_well_and_leaves_its_files(reference,
     at_update(relu, 101, lambda: shutil.rmtree(out))
     train(relu, *TINY, "--train", text, "--out", out)
     assert_same(outcome(out), reference())
-    assert (out / "relu.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "relu.png").exists()
 
 
 @posix

@@ -21,6 +21,7 @@ import util
 
 from helpers import ROOT, read_losses, train
 
+pytestmark = pytest.mark.usefixtures("quick_pictures")
 MODELS = [relu, stirnn]  # tanh and nprnn train by relu's loop (test_skeleton.py)
 B, T, PER_EPOCH, EPOCHS, WARM_UP, FADE = 3, 5, 330, 2, 50, 400
 TOTAL = EPOCHS * PER_EPOCH
