@@ -277,8 +277,10 @@ def take_turns(tasks, rounds):
             worker = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), signal.signal,
                                                              (signal.SIGINT, signal.SIG_DFL)))  # Ctrl-C: no traceback
             workers.append((worker, worker.submit(begin, task).result(), []))
-        for worker, task, answers in rounds * workers:
-            answers.append(worker.submit(turn, task.updates).result())
+        for number in range(rounds):
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+            for worker, task, answers in workers:
+                answers.append(worker.submit(turn, task.updates).result())
     for _, task, answers in workers:
         task.times, cores = zip(*answers)
         task.ms, task.cores = median(task.times), median(cores)
