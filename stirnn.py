@@ -19,8 +19,9 @@ Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 201
 large as what goes in. The first alone has variance 1, as only one entry of a one-hot input is not 0. The recurrent
 ones start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): a state is handed on unchanged. So that states
 do not explode, Why starts at 0, and after its step each of the first 40 updates takes a tenth from Whh: 1.5% of the
-identity is left. The norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states steady: its
-penalty is added to the loss, its gradient to dh[d](t), with growth[d](T+1) = 0:
+identity is left. In a short run it takes a tenth from RMSProp's means too, which would not forget the identity's large
+gradients in time. The norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states steady:
+its penalty is added to the loss, its gradient to dh[d](t), with growth[d](T+1) = 0:
 
     growth[d](t)     = ||h[d](t)|| - ||h[d](t-1)||
     penalty          = beta * sum over d of mean of growth[d](t)^2
@@ -52,7 +53,7 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, first steps would be too large"),
     "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
-    "fade": (40, 0, 10**9, "number of first updates that take a tenth from Whh each"),
+    "fade": (40, 0, 10**9, "first updates that take a tenth from Whh each, in a short run from RMSProp's means too"),
 }
 
 
@@ -241,6 +242,8 @@ def train(options):
         if run.iteration < options.fade:
             for d in range(D):
                 run.weights[f"Whh{d}"] *= 0.9
+            if warm_up < options.warm_up:  # a short run
+                run.caches = {name: 0.9 * cache for name, cache in run.caches.items()}
         run.note(loss, penalty)
         if run.validation_is_due():
             validate()
