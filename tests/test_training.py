@@ -264,6 +264,14 @@ def test_a_short_run_warms_up_for_its_share_of_the_updates_but_at_least_a_hundre
     assert rates == pytest.approx(0.01 * np.minimum(1, rise) * fall)
 
 
+def test_in_a_short_run_rmsprops_means_forget_as_stirnns_identity_fades(texts, tmp_path):
+    run = record(stirnn, tmp_path, "--train", texts[0], "--val", texts[1], "--epochs", 1, "--fade", 20)
+    for step, following in zip(run.rmsprop, run.rmsprop[1:]):
+        for name, cache in step.caches_after.items():
+            expected = 0.9 * cache if step.iteration < 20 else cache
+            assert np.allclose(following.caches[name], expected, rtol=1e-6, atol=0) and cache.any()
+
+
 def test_another_seed_draws_other_weights_dropout_and_samples(texts, tmp_path):
     runs = [record(relu, tmp_path / str(seed), "--train", texts[1], "--seed", seed) for seed in (1, 2)]
     draws = [calls[0].draw for run in runs for calls in (run.init_weights, run.dropout_masks, run.sample)]
