@@ -19,9 +19,9 @@ Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 201
 large as what goes in. The first alone has variance 1, as only one entry of a one-hot input is not 0. The recurrent
 ones start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): a state is handed on unchanged. So that states
 do not explode, Why starts at 0, and after its step each of the first 40 updates takes a tenth from Whh: 1.5% of the
-identity is left. In a short run it takes a tenth from RMSProp's means too, which would not forget the identity's large
-gradients in time. The norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states steady:
-its penalty is added to the loss, its gradient to dh[d](t), with growth[d](T+1) = 0:
+identity is left. In a short run it takes a tenth from RMSProp's means too, which would not forget the large gradients
+of these updates in time. The norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states
+steady: its penalty is added to the loss, its gradient to dh[d](t), with growth[d](T+1) = 0:
 
     growth[d](t)     = ||h[d](t)|| - ||h[d](t-1)||
     penalty          = beta * sum over d of mean of growth[d](t)^2
