@@ -351,7 +351,7 @@ def compare(files, out, window):
     if shown:
         say("Close the windows to end.")
         pyplot.show()
-    return status
+    return status or int(sys.stdout is None)  # say() takes it away when it cannot print
 
 
 if __name__ == "__main__":

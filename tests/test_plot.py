@@ -617,6 +617,15 @@ def test_without_words_the_runs_in_runs_are_drawn_there_and_the_status_tells_tha
     assert {path.name for path in (tmp_path / "runs").glob("*.png")} == {"train_all.png", "val_all.png"}
 
 
+@linux
+def test_a_table_that_a_full_disk_does_not_take_is_told_once_and_by_the_status_and_the_figures_are_drawn(tmp_path):
+    write_run(tmp_path / "relu.csv")
+    with open("/dev/full", "w") as full:
+        process = start([ROOT / "graph.py", "--out", tmp_path, "--no-window"], env=NO_DISPLAY, stdout=full)
+        assert end(process, status=1)[1] == "cannot print: No space left on device\n"
+    assert {path.name for path in tmp_path.glob("*.png")} == {"train_all.png", "val_all.png"}
+
+
 def test_each_figure_has_the_title_and_the_file_of_its_curves(compare, tmp_path):
     _, _, _, train, validation = compare(write_run(tmp_path / "relu.csv"))
     for axes, title, name, points in ((train, "Training loss", "train_all", 40),
