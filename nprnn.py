@@ -19,8 +19,8 @@ Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 201
 large as what goes in. The first alone has variance 1, as only one entry of a one-hot input is not 0.
 
 The recurrent ones start normalised and positive definite instead (Talathi, Vartak 2016, arXiv 1511.03771): with R of
-N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). Its largest eigenvalue is 1: it keeps a state along
-its first eigenvector as it is, shrinks all others, and enlarges none.
+N(0, 1) entries and A = R'R / N, Whh = (A + I) / lambda_max(A + I). Its largest eigenvalue is 1, the smallest about 0.2:
+it keeps the part of a vector along its first eigenvector as it is, shrinks all others, and enlarges none.
 """
 
 try:
@@ -135,7 +135,7 @@ def forward_backward(weights, inputs, targets, states, masks):
         dh = dx.reshape(T, B, H) * masks[d]
         slopes = slope(h[1:])
         WhhT = np.ascontiguousarray(weights[f"Whh{d}"].T)  # products with a transposed view can be far slower
-        dz = np.zeros_like(h)  # dz[T] = 0: nothing comes after the last step
+        dz = np.zeros_like(h)  # dz[t] is of step t + 1, as z[t] is; dz[T] = 0: nothing comes after the last step
         for t in reversed(range(T)):
             dz[t] = (dh[t] + dz[t + 1] @ WhhT) * slopes[t]
         dz = dz[:T].reshape(T * B, H)

@@ -124,7 +124,7 @@ def forward_backward(weights, inputs, targets, states, masks):
         dh = dx.reshape(T, B, H) * masks[d]
         slopes = slope(h[1:])
         WhhT = np.ascontiguousarray(weights[f"Whh{d}"].T)  # products with a transposed view can be far slower
-        dz = np.zeros_like(h)  # dz[T] = 0: nothing comes after the last step
+        dz = np.zeros_like(h)  # dz[t] is of step t + 1, as z[t] is; dz[T] = 0: nothing comes after the last step
         for t in reversed(range(T)):
             dz[t] = (dh[t] + dz[t + 1] @ WhhT) * slopes[t]
         dz = dz[:T].reshape(T * B, H)

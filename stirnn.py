@@ -21,7 +21,7 @@ ones start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): a state 
 do not explode, Why starts at 0, and after its step each of the first 40 updates takes a tenth from Whh: 1.5% of the
 identity is left. In a short run it takes a tenth from RMSProp's means too, which would not forget the large gradients
 of these updates in time. The norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states
-steady: its penalty is added to the loss, its gradient to dh[d](t), with growth[d](T+1) = 0:
+steady: its penalty is added to the loss, its gradient to that from above, dh[d](t), with growth[d](T+1) = 0:
 
     growth[d](t)     = ||h[d](t)|| - ||h[d](t-1)||
     penalty          = beta * sum over d of mean of growth[d](t)^2
@@ -150,7 +150,7 @@ def forward_backward(weights, inputs, targets, states, masks, beta):
         dh = dx.reshape(T, B, H) * masks[d] + dh_penalty
         slopes = slope(h[1:])
         WhhT = np.ascontiguousarray(weights[f"Whh{d}"].T)  # products with a transposed view can be far slower
-        dz = np.zeros_like(h)  # dz[T] = 0: nothing comes after the last step
+        dz = np.zeros_like(h)  # dz[t] is of step t + 1, as z[t] is; dz[T] = 0: nothing comes after the last step
         for t in reversed(range(T)):
             dz[t] = (dh[t] + dz[t + 1] @ WhhT) * slopes[t]
         dz = dz[:T].reshape(T * B, H)

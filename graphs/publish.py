@@ -22,7 +22,7 @@ LARGEST = 60 * 1024  # bytes of a file of losses
 
 
 def thin(content):
-    """Return the content of a file of losses without every second row, third, ...; rows with a validation stay."""
+    """Return the content of a file of losses with every second row, third, ... alone; rows with a validation stay."""
     about, names, *rows = content.splitlines(keepends=True)
     column = util.COLUMNS.index("validation_loss")
     for every in range(1, len(rows) + 1):
