@@ -28,6 +28,13 @@ def pytest_addoption(parser):
                      help="seed of the random draws of the tests (a failure tells which it was)")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give all tests of a file to the same process: what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+    return LoadFileScheduling(config, log)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     if terminalreporter.stats.keys() & {"failed", "error"}:
         terminalreporter.line(f"The random draws were those of --random-seed {config.getoption('--random-seed')}")
