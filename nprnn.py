@@ -190,7 +190,7 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
         logits, _, hs = forward(weights, util.one_hot(unread[:, None], V, states.dtype), states)
         states, logits = hs[:, -1], logits[-1].astype(np.float64)
         cumulative = np.exp((logits - logits.max()) / temperature).cumsum()  # no exponent is above 0: no overflow
-        unread = np.searchsorted(cumulative[:-1], rng.random(1) * cumulative[-1], side="right")
+        unread = np.searchsorted(cumulative[:-1], rng.random(1) * cumulative[-1], side="right")  # inverse transform
         yield vocabulary[unread[0]]
 
 
