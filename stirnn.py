@@ -17,11 +17,10 @@ both: dWxh of x(t)' dz(t), dWhh of h(t-1)' dz(t), dbh of dz(t), dWhy of x[D](t)'
 
 Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
 large as what goes in. The first alone has variance 1, as only one entry of a one-hot input is not 0. The recurrent
-ones start as the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): a state is handed on unchanged. So that states
-do not explode, Why starts at 0, and after its step each of the first 40 updates takes a tenth from Whh: 1.5% of the
-identity is left. In a short run it takes a tenth from RMSProp's means too, which would not forget the large gradients
-of these updates in time. The norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states
-steady: its penalty is added to the loss, its gradient to that from above, dh[d](t), with growth[d](T+1) = 0:
+ones start as the identity times 0.3 (Le, Jaitly, Hinton 2015, arXiv 1504.00941): the whole identity hands each state
+on unchanged, so that states sum up all inputs, and explode here; times 0.3 they forget most of it in a few steps. The
+norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states steady: its penalty is added to
+the loss, its gradient to that from above, dh[d](t), with growth[d](T+1) = 0:
 
     growth[d](t)     = ||h[d](t)|| - ||h[d](t-1)||
     penalty          = beta * sum over d of mean of growth[d](t)^2
@@ -53,7 +52,6 @@ SETTINGS = {  # each is an option too (--hidden-size 128): its value, the least 
     "warm_up": (1000, 1, 10**9, "updates of rising rate: RMSProp's means start at 0, first steps would be too large"),
     "warm_up_share": (0.15, 0, 1.0, "warm-up of a short run: this share of its updates, at least 100"),
     "beta": (0.01, 0, np.inf, "weight of the norm stabiliser"),
-    "fade": (40, 0, 10**9, "first updates that take a tenth from Whh each, in a short run from RMSProp's means too"),
 }
 
 
@@ -72,9 +70,9 @@ def init_weights(V, H, D, rng, dtype=np.float32):
     weights = {}
     for d in range(D):
         weights[f"Wxh{d}"] = rng.normal(0, 1, (V, H)) if d == 0 else rng.normal(0, np.sqrt(2 / (H + H)), (H, H))
-        weights[f"Whh{d}"] = np.eye(H)
+        weights[f"Whh{d}"] = 0.3 * np.eye(H)
         weights[f"bh{d}"] = np.zeros(H)
-    weights["Why"] = np.zeros((H, V))  # the identity sums inputs up to large states: logits are to stay small at first
+    weights["Why"] = rng.normal(0, np.sqrt(2 / (H + V)), (H, V))
     weights["by"] = np.zeros(V)
     return {name: array.astype(dtype) for name, array in weights.items()}
 
@@ -239,11 +237,6 @@ def train(options):
         rate = options.learning_rate * rise * fall
         rmsprop(run.weights, run.caches, grads, rate, options.decay, options.epsilon, options.clip_norm,
                 options.weight_decay)
-        if run.iteration < options.fade:
-            for d in range(D):
-                run.weights[f"Whh{d}"] *= 0.9
-            if warm_up < options.warm_up:  # a short run
-                run.caches = {name: 0.9 * cache for name, cache in run.caches.items()}
         run.note(loss, penalty)
         if run.validation_is_due():
             validate()

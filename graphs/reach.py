@@ -16,8 +16,6 @@ the way of Madsen (Distill 2019): the characters before one that is predicted, t
 
 import numpy as np
 
-import relu
-import stirnn
 import util
 from graph import COLORS
 from graphs import common
@@ -27,7 +25,7 @@ SEEDS = 5              # untrained networks per model
 SEQUENCES = 16         # side by side, spread over the text
 TIMES = 300, 400, 500  # steps t whose loss is derived: late, the state of the first step is long gone
 STYLES = {"initial": ("at initialisation", (0, (3, 1.5))), "trained": ("after training", "solid")}
-BOTTOM, TOP = 1e-14, 1e5  # of the norms drawn; whatever is below, float32 can't add to a gradient of about 1
+BOTTOM, TOP = 1e-14, 1e2  # of the norms drawn; whatever is below, float32 can't add to a gradient of about 1
 HEADER = "model,stage,layer,lag,norm"  # the norm in nats per unit of h
 KEYS = [f"{model},{stage}" for model in COLORS for stage in STYLES]
 AT = 40_336            # the character of the text whose prediction is looked at: the end of a line of verse
@@ -74,14 +72,6 @@ def derive(model, weights, inputs, targets, lags):
     return norms, input_norms, -log_p[np.arange(B), targets]
 
 
-def new_network(model, sizes, seed):
-    """Return initial weights; STIRNN's output weights, 0 at first and so of no gradient, are those of relu.py."""
-    weights = model.init_weights(*sizes, np.random.default_rng(seed))
-    if model is stirnn:
-        weights["Why"] = relu.init_weights(*sizes, np.random.default_rng(seed))["Why"]
-    return weights
-
-
 def average_reach(model, networks, inputs, targets):
     """Return the rows (layer, lag, norm) of one curve: geometric means over networks (dicts of weights) and TIMES."""
     norms = geometric_mean(np.concatenate([derive(model, weights, inputs[:t], targets[t - 1], LAGS)[0]
@@ -97,7 +87,7 @@ def measure(options):
     for name, (weights, meta) in networks.items():
         model = common.MODELS[name]
         sizes = len(meta["vocabulary"]), meta["settings"]["hidden_size"], meta["settings"]["depth"]
-        new = [new_network(model, sizes, seed) for seed in range(1, SEEDS + 1)]
+        new = [model.init_weights(*sizes, np.random.default_rng(seed)) for seed in range(1, SEEDS + 1)]
         text = common.read_known(options.text, {name: networks[name]}, SEQUENCES * max(TIMES) + 1)
         batch = util.batch(util.encode(text, meta["vocabulary"]), 0, SEQUENCES, max(TIMES))
         with np.errstate(all="ignore"):  # a state that overflows gives norms that are not finite, and no points

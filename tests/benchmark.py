@@ -98,8 +98,6 @@ def script(task):
     more = []
     if model is stirnn:
         more = [model.SETTINGS["beta"][0]]
-        for d in range(DEPTH):
-            weights[f"Whh{d}"] *= 0.9 ** model.SETTINGS["fade"][0]  # as its first updates leave it
     rmsprop = functools.partial(model.rmsprop, **{name: model.SETTINGS[name][0] for name in RMSPROP})
     forward_backward = model.forward_backward
     if task.kind != WHOLE:

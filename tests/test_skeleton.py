@@ -61,10 +61,10 @@ def test_a_network_is_written_out_in_numpy_and_in_its_own_script(model):
             assert used <= helpers.get(node.name, set()), node.name
 
 
-def test_settings_are_the_same_but_for_those_that_stirnn_needs():
+def test_settings_are_the_same_but_for_the_one_that_stirnn_needs():
     settings = {model: list(__import__(model).SETTINGS.items()) for model in MODELS}
     assert settings["tanh"] == settings["relu"] == settings["nprnn"]
-    assert dict(set(settings["stirnn"]) - set(settings["relu"])).keys() == {"beta", "fade"}
+    assert dict(set(settings["stirnn"]) - set(settings["relu"])).keys() == {"beta"}
 
 
 def test_the_constants_are_the_originals():

@@ -23,7 +23,7 @@ from helpers import ROOT, read_losses, train
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 MODELS = [relu, stirnn]  # tanh and nprnn train by relu's loop (test_skeleton.py)
-B, T, PER_EPOCH, EPOCHS, WARM_UP, FADE = 3, 5, 330, 2, 50, 400
+B, T, PER_EPOCH, EPOCHS, WARM_UP = 3, 5, 330, 2, 50
 TOTAL = EPOCHS * PER_EPOCH
 SMALL = f"--hidden-size 8 --depth 2 --batch-size {B} --seq-size {T} --epochs {EPOCHS} --no-window".split()
 UNUSUAL = f"--dropout 0.3 --learning-rate 0.02 --decay 0.99 --epsilon 1e-3 --clip-norm 0.5 --warm-up {WARM_UP}".split()
@@ -89,7 +89,7 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="module", params=MODELS, ids=lambda model: model.MODEL)
 def run(request, texts, tmp_path_factory):
     train, val = texts
-    words = [*UNUSUAL, *(["--fade", FADE, "--beta", 0.25] if request.param is stirnn else [])]
+    words = [*UNUSUAL, *(["--beta", 0.25] if request.param is stirnn else [])]
     return record(request.param, tmp_path_factory.mktemp("run"), *words, "--train", train, "--val", val)
 
 
@@ -168,14 +168,10 @@ def test_the_rate_rises_in_the_warm_up_and_falls_to_nothing_at_the_end(run):
     assert rates == pytest.approx(0.02 * rise * (1 - np.arange(TOTAL) / TOTAL), rel=1e-6)
 
 
-def test_nothing_but_rmsprop_and_stirnns_fading_changes_the_weights(run):
+def test_nothing_but_rmsprop_changes_the_weights(run):
     assert same(run.rmsprop[0].weights, run.init_weights[0].result)
     for step, weights in zip(run.rmsprop, [step.weights for step in run.rmsprop[1:]] + [run.weights]):
-        changed = {name[:3] for name in weights if not np.array_equal(step.after[name], weights[name])}
-        assert changed == ({"Whh"} if run.model is stirnn and step.iteration < FADE else set())
-        for name in weights:
-            factor = 0.9 if name[:3] in changed else 1
-            assert np.allclose(weights[name], factor * step.after[name], rtol=1e-6, atol=1e-30)
+        assert same(weights, step.after)
 
 
 def test_validation_reads_the_validation_text_at_the_start_early_and_after_every_epoch(run, texts):
@@ -262,14 +258,6 @@ def test_a_short_run_warms_up_for_its_share_of_the_updates_but_at_least_a_hundre
     rise, fall = np.arange(1, len(rates) + 1) / max(100, share * len(rates)), 1 - np.arange(len(rates)) / len(rates)
     assert 0.45 * len(rates) > 100 and 0.1 * len(rates) < 100
     assert rates == pytest.approx(0.01 * np.minimum(1, rise) * fall)
-
-
-def test_in_a_short_run_rmsprops_means_forget_as_stirnns_identity_fades(texts, tmp_path):
-    run = record(stirnn, tmp_path, "--train", texts[0], "--val", texts[1], "--epochs", 1, "--fade", 20)
-    for step, following in zip(run.rmsprop, run.rmsprop[1:]):
-        for name, cache in step.caches_after.items():
-            expected = 0.9 * cache if step.iteration < 20 else cache
-            assert np.allclose(following.caches[name], expected, rtol=1e-6, atol=0) and cache.any()
 
 
 def test_another_seed_draws_other_weights_dropout_and_samples(texts, tmp_path):
