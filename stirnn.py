@@ -17,10 +17,10 @@ both: dWxh of x(t)' dz(t), dWhh of h(t-1)' dz(t), dbh of dz(t), dWhy of x[D](t)'
 
 Matrices start as Gaussians of variance 2 / (rows + columns) (Glorot, Bengio 2010), so that what comes out is about as
 large as what goes in. The first alone has variance 1, as only one entry of a one-hot input is not 0. The recurrent
-ones start as the identity times 0.3 (Le, Jaitly, Hinton 2015, arXiv 1504.00941): the whole identity hands each state
-on unchanged, so that states sum up all inputs, and explode here; times 0.3 they forget most of it in a few steps. The
-norm stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states steady: its penalty is added to
-the loss, its gradient to that from above, dh[d](t), with growth[d](T+1) = 0:
+ones are 0.3 times the identity (Le, Jaitly, Hinton 2015, arXiv 1504.00941): the whole identity hands each state on
+unchanged, so that states sum up all inputs, and most runs explode; times 0.3, a step keeps three tenths. The norm
+stabiliser (Krueger, Memisevic 2016, arXiv 1511.08400) keeps the norms of states steady: its penalty is added to the
+loss, its gradient to that from above, dh[d](t), with growth[d](T+1) = 0:
 
     growth[d](t)     = ||h[d](t)|| - ||h[d](t-1)||
     penalty          = beta * sum over d of mean of growth[d](t)^2
@@ -115,7 +115,7 @@ def stabiliser(h, beta):
 
     The last step has no successor, and h(0) is given. Where a norm is 0, so is its gradient.
     """
-    norms = np.sqrt((h * h).sum(axis=-1, keepdims=True))
+    norms = np.linalg.norm(h, axis=-1, keepdims=True)
     growth = np.diff(norms, axis=0)
     next_growth = np.concatenate([growth[1:], np.zeros_like(growth[:1])])
     dnorms = 2 * beta / growth.size * (growth - next_growth)
