@@ -184,7 +184,7 @@ def sample(weights, vocabulary, length, temperature, rng, prime=""):
 
 
 def train(options):
-    """Train by truncated back-propagation through time. The run keeps losses, checkpoint and signals (util.Run)."""
+    """Train by truncated back-propagation through time. util.Run keeps losses and checkpoints, and handles Ctrl-C."""
     run = util.Run(MODEL, options)
     text, V = run.text, len(run.text.vocabulary)
     D, T, B, H = options.depth, options.seq_size, options.batch_size, options.hidden_size
