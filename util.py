@@ -66,7 +66,6 @@ def warn(text):
     """Print a line on standard error, whose reader may be gone too."""
     with contextlib.suppress(OSError, AttributeError):
         sys.stderr.write(f"{text}\n")  # not print(), which takes standard output where there is no standard error
-        sys.stderr.flush()
 
 
 def fail(message, status=2):
@@ -213,8 +212,8 @@ def in_halves(forward_backward, weights, inputs, targets, states, masks, *settin
     second = None
     with contextlib.suppress(EOFError, OSError, pickle.PicklingError, AttributeError):  # ended, or under a debugger
         if CORES > 1:
-            arrays = *weights.values(), inputs, targets, states, masks  # as large as a half and its result, or larger
-            process = second_process(sum(array.nbytes + 8 for array in arrays))
+            arrays = *weights.values(), inputs, targets, states, masks  # larger than a half of them, or its result
+            process = second_process(sum(array.nbytes for array in arrays))
             send(*process, (forward_backward, halves[1]))
             first = forward_backward(*halves[0])
             second = receive(*process)
